@@ -53,7 +53,7 @@ lab: $(STAMP) ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=nbs
 
 docs: $(STAMP) ## the site through Quarto, or a preview of each page without it; all local links checked
-	$(BIN)/python tools/docs.py
+	$(BIN)/python tools/build_docs.py
 
 readme: $(STAMP) ## write README.md anew from nbs/index.ipynb
 	$(BIN)/python tools/check_sync.py --write-readme

@@ -38,33 +38,35 @@ def check_name(
     shown = ', '.join(allowed[:30]) + (f', … ({len(allowed)} in all)' if len(allowed) > 30 else '')
     raise ValueError(f"{arg}: {value!r} is unknown.{did_you_mean(value, allowed)} Allowed: {shown}")
 
-# %% ../nbs/00_core.ipynb #b7fd2b70
+# %% ../nbs/00_core.ipynb #c2c5616b
 def check_range(
     value, # A number, or anything that numpy reads as an array of numbers
     lo:float=-np.inf, # The smallest value allowed
     hi:float=np.inf, # The largest value allowed
     arg:str='value', # The argument, for the message
 ): # `value`, unchanged
-    "Return `value` if all of it is finite and in [`lo`, `hi`], else raise a `ValueError` that names the first bad entry."
+    "Return `value` if all of it is finite and in [`lo`, `hi`]; a `ValueError` names the first bad entry."
     a = np.asarray(value.detach().cpu() if hasattr(value, 'detach') else value, dtype=float)
     bad = ~np.isfinite(a) | (a < lo) | (a > hi)
     if not bad.any(): return value
     where = f' at position {tuple(map(int, np.argwhere(bad)[0]))}' if a.ndim else ''
     raise ValueError(f"{arg}: found {float(a[bad].flat[0]):g}{where}; allowed is a finite number in [{lo:g}, {hi:g}]")
 
-# %% ../nbs/00_core.ipynb #fdf6ce6a
+# %% ../nbs/00_core.ipynb #8f2689fa
 def check_lengths(
     **arrays, # Sized things by argument name; `None` is left out
 )->int: # The length that they share
     "Return the shared length of `arrays`, or raise a `ValueError` if lengths differ or are zero."
     sizes = {k: len(v) for k, v in arrays.items() if v is not None}
-    if len(set(sizes.values())) > 1: raise ValueError(f"lengths differ: {', '.join(f'{k} has {n}' for k, n in sizes.items())}")
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"lengths differ: {', '.join(f'{k} has {n}' for k, n in sizes.items())}")
     n = next(iter(sizes.values()), 0)
     if n == 0: raise ValueError(f"{', '.join(sizes)}: empty; at least one entry is needed")
     return n
 
-# %% ../nbs/00_core.ipynb #842b248a
-_STIMULUS = re.compile(r'^(?:mixed_(?P<lam>\d*\.?\d+(?:e-?\d+)?)_)?(?P<a>[^_]+)_(?P<i>\d+)(?:\.0)?_(?P<b>[^_]+)_(?P<j>\d+)(?:\.0)?(?:\.png)?$')
+# %% ../nbs/00_core.ipynb #212fef84
+_STIMULUS = re.compile(r'^(?:mixed_(?P<lam>\d*\.?\d+(?:e-?\d+)?)_)?'
+                       r'(?P<a>[^_]+)_(?P<i>\d+)(?:\.0)?_(?P<b>[^_]+)_(?P<j>\d+)(?:\.0)?(?:\.png)?$')
 
 @dataclass(frozen=True)
 class Stimulus:
@@ -92,8 +94,8 @@ class Stimulus:
     )->'Stimulus': # The parts
         "Read a stimulus id as the released files write it."
         m = _STIMULUS.match(str(name))
-        if m is None: raise ValueError(f"name: {name!r} is no stimulus id; expected 'mixed_<lam>_<ClassA>_<id>_<ClassB>_<id>', "
-                                       "as in 'mixed_0.5_Dog_2205_Frog_6908'")
+        if m is None: raise ValueError(f"name: {name!r} is no stimulus id; allowed is "
+                                       "'mixed_<lam>_<ClassA>_<id>_<ClassB>_<id>', as in 'mixed_0.5_Dog_2205_Frog_6908'")
         a, b = m['a'].lower(), m['b'].lower()
         if classes is not None: a, b = check_name(a, classes, 'class_a'), check_name(b, classes, 'class_b')
         return cls(None if m['lam'] is None else float(m['lam']), a, int(m['i']), b, int(m['j']))

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['as_soft', 'check_rows', 'entropy', 'smooth', 'confidence_weight', 'soft_cross_entropy']
 
-# %% ../nbs/02_labels.ipynb #a51deb94
+# %% ../nbs/02_labels.ipynb #547b706b
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from .core import check_range
+from .core import check_name, check_range
 
-# %% ../nbs/02_labels.ipynb #73001252
+# %% ../nbs/02_labels.ipynb #31dbd510
 def as_soft(
     y:Tensor, # (B,) class indices, or (B, K) rows that sum to 1; arrays and lists are taken too
     n_classes:int|None=None, # K; needed for indices, checked for rows
@@ -21,7 +21,8 @@ def as_soft(
     y = torch.as_tensor(y)
     if y.ndim == 1 and not y.is_floating_point() and y.dtype != torch.bool: return _one_hot(y, n_classes, arg)
     if y.ndim != 2 or not y.is_floating_point():
-        raise ValueError(f"{arg}: found shape {tuple(y.shape)} of {y.dtype}; allowed are (B,) integers or (B, K) float rows")
+        raise ValueError(f"{arg}: found shape {tuple(y.shape)} of {y.dtype}; "
+                         "allowed are (B,) integers or (B, K) float rows")
     if n_classes is not None and y.shape[1] != n_classes:
         raise ValueError(f"{arg}: rows have {y.shape[1]} classes; n_classes is {n_classes}")
     return check_rows(y, arg).float()
@@ -31,14 +32,15 @@ def _one_hot(y, n_classes, arg):
     if len(y): check_range(torch.stack([y.min(), y.max()]), 0, n_classes-1, arg)
     return F.one_hot(y.long(), n_classes).float()
 
-# %% ../nbs/02_labels.ipynb #3151664b
+# %% ../nbs/02_labels.ipynb #6d0ebc3c
 def check_rows(
     p:Tensor, # (B, K) floats
     arg:str='p', # The argument, for the message
     atol:float=1e-3, # Largest distance of a row's sum from 1; wide enough for float16 and bfloat16 rows
 )->Tensor: # `p`, unchanged
     "Return `p` if each row is a distribution, else raise a `ValueError` that names the first row that is not."
-    if p.ndim != 2 or 0 in p.shape: raise ValueError(f"{arg}: found shape {tuple(p.shape)}; allowed is (B, K) with B, K > 0")
+    if p.ndim != 2 or 0 in p.shape:
+        raise ValueError(f"{arg}: found shape {tuple(p.shape)}; allowed is (B, K) with B, K > 0")
     atol = max(atol, p.shape[1]*torch.finfo(p.dtype).eps/2)
     q = p.detach().float(); total = q.sum(1)
     bad = ~torch.isfinite(q).all(1) | (q < 0).any(1) | ((total-1).abs() > atol)
@@ -75,7 +77,7 @@ def confidence_weight(
     if not 0 < gamma <= 1: raise ValueError(f'gamma: found {gamma}; allowed is a number in (0, 1]')
     return gamma**torch.as_tensor(confidence)
 
-# %% ../nbs/02_labels.ipynb #bc77022e
+# %% ../nbs/02_labels.ipynb #3bf4a919
 def soft_cross_entropy(
     pred:Tensor, # (B, K) logits
     targ:Tensor, # (B,) class indices or (B, K) rows
@@ -83,10 +85,11 @@ def soft_cross_entropy(
     reduction:str='mean', # 'none' gives (B,), 'mean' divides by B, 'sum' adds up
 )->Tensor: # The loss
     "Cross-entropy of `pred` against soft or hard targets: `-sum_k targ_k log softmax(pred)_k`."
-    if reduction not in ('none', 'mean', 'sum'): raise ValueError(f"reduction: {reduction!r} is unknown; allowed: none, mean, sum")
+    check_name(reduction, ('none', 'mean', 'sum'), 'reduction')
     if pred.ndim != 2: raise ValueError(f'pred: found shape {tuple(pred.shape)}; allowed is (B, K)')
     if len(pred) != len(targ): raise ValueError(f'lengths differ: pred has {len(pred)}, targ has {len(targ)}')
     if targ.ndim == 2 and targ.shape != pred.shape:
         raise ValueError(f'targ: rows have {targ.shape[1]} classes; pred has {pred.shape[1]}')
-    if targ.ndim > 2: raise ValueError(f'targ: found shape {tuple(targ.shape)}; allowed are (B,) indices or (B, K) rows')
+    if targ.ndim > 2:
+        raise ValueError(f'targ: found shape {tuple(targ.shape)}; allowed are (B,) indices or (B, K) rows')
     return F.cross_entropy(pred, targ.to(pred.dtype) if targ.ndim == 2 else targ.long(), reduction=reduction)

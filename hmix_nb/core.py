@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 import numpy as np
 
-# %% ../nbs/00_core.ipynb #b6ce741c
+# %% ../nbs/00_core.ipynb #e8b874dd
 CIFAR10 = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
 
 # %% ../nbs/00_core.ipynb #a97262db

@@ -25,7 +25,7 @@ def lightness(c): # Relative luminance of an RGB tuple
     "How light a colour is in grey, in [0, 1]."
     return .2126*c[0] + .7152*c[1] + .0722*c[2]
 
-# %% ../nbs/01_figures.ipynb #56eb8053
+# %% ../nbs/01_figures.ipynb #4a58cb5e
 PEOPLE, MIXUP = '#14507a', '#e39a26' # dark blue and light orange: apart in grey, and for all kinds of colour blindness
 
 STYLE = {'axes.spines.top': False, 'axes.spines.right': False, 'axes.labelsize': 10,

@@ -8,6 +8,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import yaml
+
 ROOT = Path(__file__).resolve().parent.parent
 SITE, PROC = ROOT/'_docs', ROOT/'_proc'
 HOW_TO = 'Quarto is not installed, so this is a plain preview. For the real site get Quarto from https://quarto.org/docs/get-started/ and run this again.'
@@ -28,45 +30,57 @@ def process():
     nbdev_sidebar.__wrapped__()
     proc_nbs(force=True, n_workers=0)
 
-def out_name(nb): # nbdev writes `output-file: name.html` into the first cell's front matter
-    m = re.search(r'output-file:\s*(\S+)', ''.join(nb['cells'][0]['source'])) if nb['cells'] else None
-    return m[1] if m else None
+def as_markdown(cell): # what `show_doc` left, or nothing
+    texts = [''.join(o['data']['text/markdown']) for o in cell.get('outputs', []) if 'text/markdown' in o.get('data', {})]
+    return [dict(cell_type='markdown', metadata={}, source=t.removeprefix('---')) for t in texts]
 
 def visible(nb):
-    "Drop what the site hides: cells marked so, and directive lines."
+    "Drop what the site hides: cells marked so, front matter and directive lines; put documentation into the text."
     keep = []
     for c in nb['cells']:
         src = ''.join(c['source'])
         d = ' '.join(re.findall(r'^#\|(.*)$', src, re.M))
-        if c['cell_type'] == 'code' and re.search(r'\bhide\b|include:\s*false|output:\s*asis.*hide', d): continue
-        if c['cell_type'] == 'code':
-            code = '' if re.search(r'echo:\s*false|code-fold', d) else re.sub(r'^#\|.*\n?', '', src, flags=re.M).strip()
-            if not code and not c.get('outputs'): continue
-            c = c | dict(source=code)
-        keep.append(c)
+        if c['cell_type'] == 'raw' or re.search(r'\bhide\b|include:\s*false', d): continue
+        if 'echo: false' in d: keep += as_markdown(c)
+        elif c['cell_type'] == 'code':
+            # nbdev_clean empties execution counts, which pandoc wants as numbers in an execute_result
+            outs = [{k: v for k, v in o.items() if k != 'execution_count'} | ({'output_type': 'display_data'} if o['output_type'] == 'execute_result' else {})
+                    for o in c.get('outputs', [])]
+            keep.append(c | dict(source=re.sub(r'^#\|.*\n?', '', src, flags=re.M).strip(), outputs=outs))
+        else: keep.append(c)
     return nb | dict(cells=keep)
+
+def front_matter(nb): # nbdev makes it from the title and the quote below it
+    src = ''.join(nb['cells'][0]['source']) if nb['cells'] and nb['cells'][0]['cell_type'] == 'raw' else ''
+    return yaml.safe_load(src.strip().strip('-')) or {}
 
 def preview():
     import pypandoc
     process()
-    pages = {}
+    pages, heads = {}, {}
     for p in sorted(PROC.rglob('*.ipynb')):
-        if any(o.startswith('.') or o.startswith('_') for o in p.relative_to(PROC).parts): continue
+        if any(o.startswith(('.', '_')) for o in p.relative_to(PROC).parts): continue
         nb = json.loads(p.read_text(encoding='utf-8'))
-        pages[p] = (p.relative_to(PROC).parent/(out_name(nb) or f'{p.stem}.html'), visible(nb))
-    titles = {out: next((m[1] for c in nb['cells'] if (m := re.search(r'^(?:title:|#)\s*(.+)$', ''.join(c['source']), re.M))), out.stem) for out, nb in pages.values()}
+        head = front_matter(nb)
+        out = p.relative_to(PROC).parent/head.get('output-file', f'{p.stem}.html')
+        pages[p], heads[out] = (out, visible(nb)), (str(head.get('title', p.stem)), str(head.get('description', '')).strip())
+    titles = {out: title for out, (title, _) in heads.items()}
     order = sorted(pages, key=lambda p: (p.name != 'index.ipynb', p.relative_to(PROC).parts[:-1] and 1 or 0, p.name))
     shutil.rmtree(SITE, ignore_errors=True)
+    SITE.mkdir()
     for p, (out, nb) in pages.items():
         up = '../'*(len(out.parts)-1)
-        nav = ''.join(f'<a{" class=here" if pages[q][0] == out else ""} href="{up}{pages[q][0].as_posix()}">{escape(str(titles[pages[q][0]]))}</a>' for q in order)
-        body = pypandoc.convert_text(json.dumps(nb), 'html', format='ipynb', extra_args=['--mathml', '--wrap=none'])
+        nav = ''.join(f'<a{" class=here" if pages[q][0] == out else ""} href="{up}{pages[q][0].as_posix()}">{escape(titles[pages[q][0]])}</a>' for q in order)
+        body = pypandoc.convert_text(json.dumps(nb), 'html', format='ipynb', cworkdir=str(SITE),
+                                     extra_args=['--mathml', '--wrap=none', '--extract-media=media']).replace('src="media/', f'src="{up}media/')
         for q, (other, _) in pages.items(): # links to notebooks become links to pages
             body = body.replace(f'href="{q.name}', f'href="{up}{other.as_posix()}').replace(f'href="../{q.name}', f'href="{up}{other.as_posix()}')
         body = re.sub(r'href="/(?!/)', f'href="{up}', body)
+        title, description = map(escape, heads[out])
+        if title != 'hmix_nb': body = f'<h1>{title}</h1><blockquote>{description}</blockquote>{body}'
         dest = SITE/out
         dest.parent.mkdir(parents=True, exist_ok=True)
-        dest.write_text(PAGE.format(title=escape(str(titles[out])), nav=nav, body=body), encoding='utf-8')
+        dest.write_text(PAGE.format(title=title, nav=nav, body=body), encoding='utf-8')
     print(HOW_TO)
 
 class Links(HTMLParser):

@@ -14,6 +14,6 @@ def main(base, new, *packages):
     venv.create(new, with_pip=True, clear=True, symlinks=True)
     # addsitedir rather than a bare path: it also reads BASE's .pth files, where the editable install of this package lives
     (site_packages(new)/'zz_base.pth').write_text(f'import site; site.addsitedir({str(site_packages(base))!r})\n')
-    subprocess.run([str(new/'bin'/'python'), '-m', 'pip', 'install', '--quiet', '--upgrade', *packages], check=True)
+    subprocess.run([str(new/'bin'/'python'), '-m', 'pip', 'install', '--quiet', '--no-warn-conflicts', '--upgrade', *packages], check=True)
 
 if __name__ == '__main__': main(*sys.argv[1:])

@@ -13,7 +13,7 @@ from importlib.resources import files
 from math import inf
 from ..core import check_name, check_range, did_you_mean
 
-# %% ../../nbs/70_study.recipe.ipynb #8c50648e
+# %% ../../nbs/70_study.recipe.ipynb #a93236f8
 LABELLINGS = ('none', 'random', 'uniform', 'mixup', 'relabel', 'relabel+omega') # the rows of UAI Table 2, in its order
 DATA = ('digits', 'h-mix') # embedded digits with simulated participants; CIFAR-10's 7,000 with H-Mix
 
@@ -93,7 +93,7 @@ def grid(
     for k, values in axes.items(): out = [replace(o, **{k: v}) for o in out for v in values]
     return tuple(out)
 
-# %% ../../nbs/70_study.recipe.ipynb #03bfae6b
+# %% ../../nbs/70_study.recipe.ipynb #b619f0b2
 STUDIES = {} # name -> function of `quick` that makes the study
 
 def register(make): # A function of `quick`, named after its study, '_' for '-'
@@ -106,13 +106,15 @@ def demo(quick=False):
     "Embedded digits and simulated participants, all six labellings."
     base = Recipe(data='digits', model='preact_small', width=8, epochs=12, batch_size=64, lr=.1, schedule='one-cycle',
                   weight_decay=5e-4, n_train=300, n_blends=450, pool=20, bin_size=100)
-    return Study('demo', 'Six ways to label the same blends: digits, with simulated people',
-                 grid(base, seed=range(2 if quick else 5), labelling=LABELLINGS),
-                 note='The participants of this run are simulated. They answer as the published aggregates of H-Mix say '
-                      'that people do, and judge digits instead of photographs. The numbers show that the path works; '
-                      'they are no finding about people.')
+    full = Study('demo', 'Six ways to label the same blends: digits, with simulated people',
+                 grid(base, seed=range(5), labelling=LABELLINGS),
+                 note='The participants of this run are simulated. They answer as the published aggregates of H-Mix '
+                      'say that people do, and judge digits instead of photographs. The numbers show that the '
+                      'path works; they are no finding about people.')
+    if not quick: return full
+    return replace(full, name='demo-quick', recipes=grid(base, seed=range(2), labelling=LABELLINGS), full=full)
 
-# %% ../../nbs/70_study.recipe.ipynb #a573b583
+# %% ../../nbs/70_study.recipe.ipynb #7afe4420
 @register
 def uai_table2(quick=False):
     "UAI Table 2: the 7,000 CIFAR-10 images and H-Mix's 2,070 blends, all six labellings."
@@ -122,8 +124,8 @@ def uai_table2(quick=False):
     if not quick: return full
     small = replace(base, model='preact_small', epochs=10, lr=.2, schedule='one-cycle', drops=(), weight_decay=5e-4)
     return replace(full, name='uai-table2-quick', recipes=grid(small, seed=range(2), labelling=LABELLINGS), full=full,
-                   note='A quick version, for a CPU: it runs the whole path on the real data, but its small network and '
-                        'short training are not the published ones, so its numbers are not comparable with them.')
+                   note='A quick version, for a CPU: it runs the whole path on the real data, but its small network '
+                        'and short training are not the published ones, so its numbers are not comparable with them.')
 
 # %% ../../nbs/70_study.recipe.ipynb #98b298ac
 def get_study(

@@ -18,7 +18,8 @@ def by_hand(model, x, y, eps):
 
 def mk_net(k=5):
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Tanh(), nn.Dropout(), nn.Flatten(), nn.Linear(8*6*6, k)).double()
+    conv = nn.Conv2d(3, 8, 3, padding=1)
+    net = nn.Sequential(conv, nn.BatchNorm2d(8), nn.Tanh(), nn.Dropout(), nn.Flatten(), nn.Linear(8*6*6, k)).double()
     net(torch.rand(64, 3, 6, 6).double())
     return net
 
@@ -37,8 +38,9 @@ def test_fgsm_is_the_one_by_hand(data, eps, soft, bs):
     got = fgsm(net.train(), x, rows if soft else y, eps, bs=bs)
     torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
     loss = -(rows.double()*net.eval()(want).log_softmax(1)).sum(1).detach()
-    torch.testing.assert_close(fgsm_loss(net, x, rows if soft else y, eps, bs=bs, reduction='none'), loss, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(fgsm_loss(net, x, rows if soft else y, eps, bs=bs), loss.mean(), rtol=1e-6, atol=1e-6)
+    each, mean = (fgsm_loss(net, x, rows if soft else y, eps, bs=bs, reduction=o) for o in ('none', 'mean'))
+    torch.testing.assert_close(each, loss, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(mean, loss.mean(), rtol=1e-6, atol=1e-6)
 
 def test_default_is_four_grey_levels(data):
     net, (x, y) = mk_net(), data
@@ -81,8 +83,9 @@ def test_eps_out_of_range(data, eps):
     with pytest.raises(ValueError, match='eps: found .*4/255'): fgsm_loss(mk_net(), *data, eps=eps)
 
 @pytest.mark.parametrize('change,message', [
-    (lambda x, y: (x*255, y), 'x: found'), (lambda x, y: ((x*255).byte(), y), 'floats in'), (lambda x, y: (x[:0], y[:0]), 'empty'),
-    (lambda x, y: (x, y[:4]), 'x has 23, y has 4'), (lambda x, y: (x, y+1), 'y: found 5'), (lambda x, y: (x, y-1), 'y: found -1'),
+    (lambda x, y: (x*255, y), 'x: found'), (lambda x, y: ((x*255).byte(), y), 'floats in'),
+    (lambda x, y: (x[:0], y[:0]), 'empty'), (lambda x, y: (x, y[:4]), 'x has 23, y has 4'),
+    (lambda x, y: (x, y+1), 'y: found 5'), (lambda x, y: (x, y-1), 'y: found -1'),
     (lambda x, y: (x, torch.ones(23, 5)), 'y: row 0'), (lambda x, y: (x, torch.ones(23, 4)/4), 'n_classes is 5'),
     (lambda x, y: (x, y.float()), 'y: found shape')])
 def test_bad_input(data, change, message):

@@ -19,13 +19,15 @@ class MadeHub:
 def made(tmp_path):
     hub, g = MadeHub(tmp_path), np.random.default_rng(0)
     votes = g.integers(0, 9, (10, 10)) + np.eye(10, dtype=int)
-    np.savez(tmp_path/'cifar10-test.npz', images=g.integers(0, 256, (10, 32, 32, 3)).astype(np.uint8), labels=np.arange(10, dtype=np.uint8),
+    images = g.integers(0, 256, (10, 32, 32, 3)).astype(np.uint8)
+    np.savez(tmp_path/'cifar10-test.npz', images=images, labels=np.arange(10, dtype=np.uint8),
              source='ten squares of noise')
     hub.put('cifar-10h/cifar10h-counts.npy', np.save, votes)
     hub.put('cifar-10h/cifar10h-probs.npy', np.save, votes/votes.sum(1, keepdims=True))
     hub.put('splits/train_indices.npy', np.save, np.arange(7))
     hub.put('splits/test_indices.npy', np.save, np.arange(7, 10))
-    hub.put('cifar-10s/human_soft_labels_data.json', lambda p, a: p.write_text(json.dumps(a)), {str(i): [] for i in (9, 3, 7, 1, 5, 0, 8)})
+    labels = {str(i): [] for i in (9, 3, 7, 1, 5, 0, 8)}
+    hub.put('cifar-10s/human_soft_labels_data.json', lambda p, a: p.write_text(json.dumps(a)), labels)
     return hub
 
 def tiny_dls(n=45, bs=10, **kw):
@@ -100,7 +102,7 @@ def test_a_learner_trains_predicts_and_exports(tmp_path):
     assert torch.equal(targ, y[:12]) and torch.allclose(pred, learn.model(x[:12]), atol=1e-6)
     with learn.no_bar(): pred, targ = learn.get_preds(ds_idx=0, act=torch.nn.Identity())
     assert torch.equal(targ, y) and torch.allclose(pred, learn.model(x), atol=1e-6) # all 45, back in order
-    with learn.no_bar(): assert abs(learn.validate()[0] - float(soft_cross_entropy(learn.model(x[:12]), y[:12]))) < 1e-5
+    with learn.no_bar(): assert abs(learn.validate()[0] - soft_cross_entropy(learn.model(x[:12]), y[:12]).item()) < 1e-5
     learn.export('m.pkl')
     assert (tmp_path/'m.pkl').stat().st_size < 40_000 # the weights, and no data
     assert torch.allclose(load_learner(tmp_path/'m.pkl').model(x), learn.model(x))
@@ -125,11 +127,12 @@ def test_bad_input_is_refused_by_name():
     with pytest.raises(ValueError, match='x has 4, y has 3'): soft_dls(x, y[:3], x, y)
     with pytest.raises(ValueError, match='x_valid: found 2'): soft_dls(x, y, x*0 + 2, y)
     with pytest.raises(ValueError, match='y_valid: row 0'): soft_dls(x, y, x, y*2)
-    with pytest.raises(ValueError, match='y_valid: rows have 3 classes; y has 2'): soft_dls(x, y, x, torch.full((4, 3), 1/3))
+    with pytest.raises(ValueError, match='y_valid: rows have 3 classes; y has 2'):
+        soft_dls(x, y, x, torch.full((4, 3), 1/3))
     with pytest.raises(ValueError, match='bs: found 0'): soft_dls(x, y, x, y, bs=0)
     with pytest.raises(ValueError, match='empty'): soft_dls(x[:0], y[:0], x, y)
     with pytest.raises(ValueError, match='x: found torch.int64'): soft_dls((x*255).long(), y, x, y)
-    with pytest.raises(ValueError, match='x has 0, y has 0|empty'): ImageSet(np.zeros((0, 8, 8, 3), np.uint8), np.zeros(0, int))
+    with pytest.raises(ValueError, match='empty'): ImageSet(np.zeros((0, 8, 8, 3), np.uint8), np.zeros(0, int))
 
 def test_a_pass_costs_no_time_per_image():
     x, y = torch.rand(20_000, 1, 2, 2), as_soft(torch.zeros(20_000, dtype=torch.long), 2)

@@ -41,7 +41,7 @@ def test_a_mix_replays_bit_for_bit_and_writes_to_nothing(n, per, alpha, seed):
     from_lists = mix(x, y, lam=m.lam_f.tolist(), idx=m.idx.tolist(), g=Curve())
     same_seed = mix(x, y, per=per, alpha=alpha, g=Curve(), generator=torch.Generator().manual_seed(seed))
     for o in (again, from_lists, same_seed):
-        assert torch.equal(o.x, m.x) and torch.equal(o.y, m.y) and torch.equal(o.lam_f, m.lam_f) and torch.equal(o.lam_g, m.lam_g)
+        for k in ('x', 'y', 'lam_f', 'lam_g', 'idx'): assert torch.equal(getattr(o, k), getattr(m, k))
     assert torch.equal(x, before[0]) and torch.equal(y, before[1])
     assert sorted(m.idx.tolist()) == list(range(n)) and (len(m.lam_f.unique()) == 1 or per == 'sample')
 
@@ -96,7 +96,8 @@ def test_other_precisions_keep_lambda(dtype):
     x, y = batch()
     m = mix(x.to(dtype), y.to(dtype), lam=.123, idx=range(5, -1, -1))
     assert m.x.dtype == dtype and m.y.dtype == torch.float32
-    assert torch.allclose(m.x.double(), .123*x.to(dtype).double() + .877*x.to(dtype).flip(0).double(), atol=torch.finfo(dtype).eps + 1e-7)
+    slow = .123*x.to(dtype).double() + .877*x.to(dtype).flip(0).double()
+    assert torch.allclose(m.x.double(), slow, atol=torch.finfo(dtype).eps + 1e-7)
     assert Linear()(.5, y.to(dtype), y.to(dtype)).dtype == dtype
 
 def test_channels_last_gradients_and_flat_features():
@@ -106,14 +107,15 @@ def test_channels_last_gradients_and_flat_features():
     leaf = x.clone().requires_grad_()
     m = mix(leaf, y, lam=.25, idx=[1]*6)
     m.x.sum().backward()
-    assert torch.allclose(leaf.grad[0], torch.full_like(leaf[0], .25)) and torch.allclose(leaf.grad[1], torch.full_like(leaf[0], .25 + 6*.75))
+    for i, grad in ((0, .25), (1, .25 + 6*.75)): assert torch.allclose(leaf.grad[i], torch.full_like(leaf[i], grad))
     assert mix(x.flatten(1), y, lam=.4).x.shape == (6, 75)
 
 def test_fastai_tensors_pass():
     from fastai.torch_core import TensorCategory, TensorImage
     x, _ = batch()
     hard = torch.tensor([3, 0, 1, 1, 2, 3])
-    a, b = mix(TensorImage(x), TensorCategory(hard), n_classes=4, lam=.3, idx=range(6)), mix(x, hard, n_classes=4, lam=.3, idx=range(6))
+    kw = dict(n_classes=4, lam=.3, idx=range(6))
+    a, b = mix(TensorImage(x), TensorCategory(hard), **kw), mix(x, hard, **kw)
     assert torch.equal(a.x.as_subclass(torch.Tensor), b.x) and torch.equal(a.y.as_subclass(torch.Tensor), b.y)
 
 def test_extreme_alphas_stay_in_range():
@@ -132,10 +134,12 @@ def test_a_policy_of_any_kind():
     with pytest.raises(NotImplementedError): LabelPolicy()(.5, y, y)
 
 @pytest.mark.parametrize('kw, message', [
-    (dict(lam=1.01), 'lam: found 1.01'), (dict(lam=float('nan')), 'lam: found nan'), (dict(lam=torch.rand(6, 1)), r'lam: found shape \(6, 1\)'),
-    (dict(alpha=-1), 'alpha: found -1'), (dict(alpha=float('inf')), 'alpha: found inf'), (dict(per='epoch'), 'per: .epoch. is unknown'),
+    (dict(lam=1.01), 'lam: found 1.01'), (dict(lam=float('nan')), 'lam: found nan'),
+    (dict(lam=torch.rand(6, 1)), r'lam: found shape \(6, 1\)'), (dict(alpha=-1), 'alpha: found -1'),
+    (dict(alpha=float('inf')), 'alpha: found inf'), (dict(per='epoch'), 'per: .epoch. is unknown'),
     (dict(idx=[0, 1, 2, 3, 4, -1]), r'idx: found -1 at position \(5,\)'), (dict(idx=torch.ones(6)), 'of torch.float32'),
-    (dict(idx=torch.ones(6, dtype=torch.bool)), 'of torch.bool'), (dict(n_classes=5), 'rows have 4 classes; n_classes is 5')])
+    (dict(idx=torch.ones(6, dtype=torch.bool)), 'of torch.bool'),
+    (dict(n_classes=5), 'rows have 4 classes; n_classes is 5')])
 def test_bad_arguments_are_named(kw, message):
     with pytest.raises(ValueError, match=message): mix(*batch(), **kw)
 
@@ -151,3 +155,74 @@ def test_bad_batches_are_named():
 def test_pair_rows_of_one_class_is_that_class():
     assert torch.equal(pair_rows([.3, 1.], [1, 0], [1, 2], 3), torch.tensor([[0, 1., 0], [1, 0, 0]]))
     with pytest.raises(ValueError, match='weight has 1, a has 2'): pair_rows([.3], [1, 0], [1, 2], 3)
+
+# Stimuli
+
+def answers(**kw):
+    d = digits()
+    i, j = 0, 4
+    a, b = d.classes[d.y[i]], d.classes[d.y[j]]
+    df = pd.DataFrame(dict(participant=['p', 'q'], stimulus='b', class_a=a, id_a=i, class_b=b, id_b=j,
+                           lam_f=.25, lam_h=[.2, .4], confidence=[.5, 1.]))
+    return df.assign(**kw)
+
+def test_stimuli_average_answers_and_rebuild_pixels():
+    from hmix_nb.mixing.stimuli import KINDS, Stimuli
+    d = digits()
+    more = answers(stimulus='a', lam_f=1., lam_h=1.), answers(lam_h=.9, participant='r')
+    stim = Stimuli(pd.concat([answers(), *more]), d)
+    assert stim.names == ['a', 'b'] and stim.table.n.tolist() == [2, 4] and '3 people' in repr(stim)
+    assert np.allclose(stim.images()[0].permute(1, 2, 0), d.x[0]/255, atol=1e-7)
+    assert np.allclose(stim.images()[1].permute(1, 2, 0), .25*(d.x[0]/255) + .75*(d.x[4]/255), atol=1e-6)
+    assert stim.labels('relabel')[1, [0, 4]].tolist() == pytest.approx([.6, .4]) and stim.labels('mixup')[1, 0] == .25
+    assert torch.equal(stim.labels('uniform'), torch.full((2, 10), .1))
+    s = .005**.75
+    smoothed = (1-s)*stim.labels('relabel')[1] + s/10
+    assert torch.allclose(stim.labels('relabel+omega')[1], smoothed, atol=1e-6)
+    assert stim.labels('relabel+omega', gamma=1.)[1].tolist() == pytest.approx([.1]*10)
+    for y in map(stim.labels, KINDS): assert y.dtype == torch.float32 and torch.allclose(y.sum(1), torch.ones(2))
+    alone = Stimuli(answers(), d)
+    assert torch.equal(alone.labels('random')[0], stim.labels('random')[1]) # a stimulus keeps its label in a subset
+    assert not torch.equal(stim.labels('random')[0], stim.labels('random')[1])
+
+def test_an_image_blended_with_itself_is_that_image():
+    from hmix_nb.mixing.stimuli import Stimuli
+    d = digits()
+    clean = Stimuli(answers(id_b=0, class_b='8', lam_f=.7), d)
+    assert np.allclose(clean.images()[0].permute(1, 2, 0), d.x[0]/255, atol=1e-7)
+    assert clean.labels('relabel')[0, [0, 8]].tolist() == pytest.approx([.3, .7])
+
+@pytest.mark.parametrize('change, message', [
+    (dict(class_a='7'), 'names other classes than its images have; found in 1 of 1'),
+    (dict(class_a='ten'), "class: 'ten' is unknown"), (dict(id_a=-1), 'id_a: found -1'),
+    (dict(lam_h=[.2, np.nan]), r'lam_h: found nan at position \(1,\)'), (dict(confidence=60), 'confidence: found 60'),
+    (dict(id_b=[4, 14]), "'b' is described in two ways")])
+def test_bad_judgments_are_named(change, message):
+    from hmix_nb.mixing.stimuli import Stimuli
+    with pytest.raises(ValueError, match=message): Stimuli(answers(**change), digits())
+
+def test_missing_columns_and_empty_tables():
+    from hmix_nb.mixing.stimuli import Stimuli
+    with pytest.raises(ValueError, match="no column 'confidence'"):
+        Stimuli(answers().drop(columns='confidence'), digits())
+    with pytest.raises(ValueError, match='judgments: empty'): Stimuli(answers().iloc[:0], digits())
+    other = ImageSet(digits().x[::-1].copy(), digits().y[::-1].copy(), digits().classes)
+    with pytest.raises(ValueError, match='Is this the right image set'): Stimuli(answers(), other)
+
+def test_the_blends_of_hmix(hub):
+    from hmix_nb.mixing.stimuli import hmix_stimuli
+    hmix, thesis = hmix_stimuli(hub), hmix_stimuli(hub, 'thesis')
+    released = json.loads(hub.path('h-mix/processed_hmix_inferences.json').read_text())
+    names = [k.removesuffix('.png') for k in released]
+    assert sorted(names) == hmix.names and len(thesis) == 810 and set(thesis.names) < set(hmix.names)
+    means = pd.Series([np.mean(v['Predicted Mixing Factor']) for v in released.values()], names)[hmix.names]
+    omega = pd.Series([np.mean(v['Predicted Confidence']) for v in released.values()], names)[hmix.names]
+    assert np.allclose(hmix.table.lam_h, means, atol=1e-12) and np.allclose(hmix.table.confidence, omega, atol=1e-12)
+    assert np.allclose(hmix.labels('relabel')[range(2070), hmix.a], means, atol=1e-6)
+    w = .005**omega.to_numpy()
+    assert np.median(w) == pytest.approx(.0176, abs=5e-5) and w.mean() == pytest.approx(.0418, abs=5e-5)
+    i, row = hmix.names.index('mixed_0.75_Airplane_74_Dog_3610'), [.546655] + [.007589]*4 + [.392636] + [.007589]*4
+    assert hmix.labels('relabel+omega')[i].tolist() == pytest.approx(row, abs=1e-6)
+    x = hmix.images()
+    assert x.shape == (2070, 3, 32, 32) and x.dtype == torch.float32 and 0 <= x.min() and x.max() <= 1
+    assert thesis.table.n.sum() == 33*60 - 6 # 27 people gave 60 answers, 6 gave 59

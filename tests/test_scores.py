@@ -3,8 +3,8 @@ import math, random, warnings
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
-from hmix_nb.evaluation.scores import (Scores, calibration_bins, check_images, cross_entropy, eval_mode, predict, rms_calibration, score,
-                                       score_logits, soft_accuracy)
+from hmix_nb.evaluation.scores import (Scores, calibration_bins, check_images, cross_entropy, eval_mode, predict,
+                                       rms_calibration, score, score_logits, soft_accuracy)
 
 def slow_calibration(conf, correct, bin_size, drop_last):
     "The published procedure, one answer at a time; `sorted` is stable."
@@ -33,8 +33,10 @@ def test_published_vector(drop_last, want, as_type):
     conf, correct = [(i+.5)/3000 for i in range(3000)], [i%3 != 0 for i in range(3000)]
     assert abs(rms_calibration(as_type(conf), as_type(correct), drop_last=drop_last)-want) < 1e-12
 
+answers = st.tuples(st.floats(0, 1) | st.sampled_from([0., .5, 1.]), st.booleans())
+
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.tuples(st.one_of(st.floats(0, 1), st.sampled_from([0., .5, 1.])), st.booleans()), min_size=2, max_size=60), st.data())
+@given(st.lists(answers, min_size=2, max_size=60), st.data())
 def test_calibration_is_the_slow_one(answers, data):
     conf, correct = map(list, zip(*answers))
     bin_size = data.draw(st.integers(1, len(conf)//2))
@@ -51,7 +53,8 @@ def test_bins_of_thousands_with_remainder():
     conf = [rng.random() for _ in range(3057)]
     correct = [rng.random() < c for c in conf]
     for drop_last in (True, False):
-        assert abs(rms_calibration(conf, correct, drop_last=drop_last)-slow_calibration(conf, correct, 100, drop_last)) < 1e-12
+        got = rms_calibration(conf, correct, drop_last=drop_last)
+        assert abs(got-slow_calibration(conf, correct, 100, drop_last)) < 1e-12
     assert calibration_bins(conf, correct).n.tolist() == [100]*29+[157]
 
 def test_equal_confidences_keep_their_order():
@@ -91,8 +94,8 @@ def test_cross_entropy_is_the_slow_one(n, k, seed, scale):
     pred, targ = scale*torch.randn(n, k, generator=g).double(), torch.rand(n, k, generator=g).double()
     targ = torch.where(targ < .3, 0., targ)+1e-9
     targ = targ/targ.sum(1, keepdim=True)
-    slow, got = torch.tensor(slow_cross_entropy(pred, targ), dtype=torch.float64), cross_entropy(pred, targ, reduction='none')
-    torch.testing.assert_close(got, slow, rtol=1e-10, atol=1e-10)
+    slow = torch.tensor(slow_cross_entropy(pred, targ), dtype=torch.float64)
+    torch.testing.assert_close(cross_entropy(pred, targ, reduction='none'), slow, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(cross_entropy(pred, targ), slow.mean(), rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(cross_entropy(pred, targ, reduction='sum'), slow.sum(), rtol=1e-10, atol=1e-10)
 
@@ -109,7 +112,8 @@ def test_half_precision_logits_do_not_round_the_labels():
 @pytest.mark.parametrize('targ,message', [
     (torch.full((4, 3), .5), 'targ: row 0'), (torch.tensor([[1.5, -.5, 0]]*4), 'targ: row 0'),
     (torch.tensor([[1., 0, 0]]*3+[[float('nan'), 0, 1]]), 'targ: row 3'), (torch.tensor([0, 1, 2, 3]), 'targ: found 3'),
-    (torch.tensor([[1., 0]]*4), 'n_classes is 3'), (torch.ones(3, 3)/3, 'pred has 4, targ has 3'), (torch.ones(4), 'targ: found shape')])
+    (torch.tensor([[1., 0]]*4), 'n_classes is 3'), (torch.ones(3, 3)/3, 'pred has 4, targ has 3'),
+    (torch.ones(4), 'targ: found shape')])
 def test_cross_entropy_refuses(targ, message):
     with pytest.raises(ValueError) as e: cross_entropy(torch.zeros(4, 3), targ)
     assert message in str(e.value)
@@ -184,7 +188,8 @@ def test_score_counts_what_it_says():
 
 def test_score_refuses_a_net_that_diverged():
     with pytest.raises(ValueError, match='2 of 4 rows are not finite'):
-        score_logits(torch.tensor([[0., 0], [float('nan'), 0], [0, float('inf')], [1, 1]]), torch.full((4, 2), .5), bin_size=1)
+        pred = torch.tensor([[0., 0], [float('nan'), 0], [0, float('inf')], [1, 1]])
+        score_logits(pred, torch.full((4, 2), .5), bin_size=1)
 
 def test_people_against_themselves(hub):
     from hmix_nb.data.images import cifar10h, split

@@ -5,19 +5,20 @@
 # %% auto #0
 __all__ = ['spread_lam', 'LabelPolicy', 'Linear', 'swap_gap', 'pair_rows']
 
-# %% ../../nbs/21_mixing.labels.ipynb #d62bcf86
+# %% ../../nbs/21_mixing.labels.ipynb #4d8be40e
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from ..core import check_lengths, check_range
+from ..labels import as_tensor
 
-# %% ../../nbs/21_mixing.labels.ipynb #435f2562
+# %% ../../nbs/21_mixing.labels.ipynb #b115d1af
 def spread_lam(
     lam, # One number in [0, 1], or (B,) of them
     like:Tensor, # A tensor of length B, for the device
 )->Tensor: # (B,) float32
     "Turn `lam` into one weight per sample."
-    lam = torch.as_tensor(lam, dtype=torch.float32)
+    lam = as_tensor(lam).float()
     if lam.device.type == 'cpu': check_range(lam, 0, 1, 'lam')
     if lam.ndim > 1 or (lam.ndim == 1 and len(lam) != len(like)):
         raise ValueError(f'lam: found shape {tuple(lam.shape)}; allowed are one number or ({len(like)},)')
@@ -71,7 +72,7 @@ def swap_gap(
     gap = lambda lam: policy(lam, ya, yb) - policy(1-lam, yb, ya)
     return max(gap(lam).abs().max().item() for lam in torch.linspace(0, 1, n_lam).tolist())
 
-# %% ../../nbs/21_mixing.labels.ipynb #43a59ab8
+# %% ../../nbs/21_mixing.labels.ipynb #52e08074
 def pair_rows(
     weight, # Share of the first class, in [0, 1]; (B,)
     a, # (B,) indices of the first class
@@ -81,6 +82,7 @@ def pair_rows(
     "Write `weight` for class `a` and the rest for class `b`."
     check_lengths(weight=weight, a=a, b=b)
     for k, v in dict(a=a, b=b).items(): check_range(v, 0, n_classes-1, k)
-    weight = torch.as_tensor(check_range(weight, 0, 1, 'weight'))
-    a, b = (F.one_hot(torch.as_tensor(o).long(), n_classes).to(weight.dtype) for o in (a, b))
+    check_range(weight, 0, 1, 'weight')
+    weight = as_tensor(weight)
+    a, b = (F.one_hot(as_tensor(o).long(), n_classes).to(weight.dtype) for o in (a, b))
     return torch.lerp(b, a, weight[:, None]).float()

@@ -102,7 +102,7 @@ def plot_scores(
         ax.set(yticks=ys, yticklabels=s.index)
     return axs[0]
 
-# %% ../../nbs/72_study.report.ipynb #36ef7f91
+# %% ../../nbs/72_study.report.ipynb #f36d8300
 def plot_labels(
     m:Material, # Of a run
     n:int=3, # How many blends
@@ -115,11 +115,11 @@ def plot_labels(
     fig, axs = new_figure(n, 1+len(KINDS), size=(1.55, 1.6), squeeze=False)
     for nth, (row, i) in enumerate(zip(axs, picks)):
         s = t.iloc[i]
-        row[0].imshow(x[i].permute(1, 2, 0))
+        row[0].imshow(x[i].permute(1, 2, 0).numpy())
         row[0].set_axis_off()
         row[0].set_title(f'{s.lam_f:.0%} {s.class_a}, {1-s.lam_f:.0%} {s.class_b}', fontsize=8)
         for ax, k in zip(row[1:], KINDS):
-            ax.bar(range(m.people.shape[1]), labels[k][i], color=PEOPLE if k.startswith('relabel') else MIXUP)
+            ax.bar(range(m.people.shape[1]), labels[k][i].numpy(), color=PEOPLE if k.startswith('relabel') else MIXUP)
             ax.set(ylim=(0, 1), yticks=(0, .5, 1), xticks=(m.stimuli.a[i], m.stimuli.b[i]))
             ax.set_xticklabels((s.class_a[:5], s.class_b[:5]))
             ax.tick_params(labelsize=7, labelleft=k == KINDS[0])

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['data', 'run', 'parser', 'main']
 
-# %% ../nbs/98_cli.ipynb #859b13ce
-import argparse, os, sys
+# %% ../nbs/98_cli.ipynb #860bac07
+import argparse, os, sys, warnings
 
 # %% ../nbs/98_cli.ipynb #ec5c85ad
 def data(args):
@@ -19,7 +19,12 @@ def data(args):
     status = hub.status()
     return int((status.present & ~status.verified).any()) # what is missing can be fetched; what is altered is an error
 
-# %% ../nbs/98_cli.ipynb #5703d9fd
+# %% ../nbs/98_cli.ipynb #1aca5b47
+def _quiet(): # fastai 2.8 calls what newer PyTorch deprecates; a user of `hmix` can do nothing about it
+    quiet = 'ignore::FutureWarning:torch.jit._script'
+    os.environ['PYTHONWARNINGS'] = ','.join(filter(None, [os.environ.get('PYTHONWARNINGS'), quiet])) # for runs in other processes
+    warnings.filterwarnings('ignore', category=FutureWarning, module='torch.jit._script')
+
 def run(args):
     "Run a study and write its report."
     from hmix_nb.study.recipe import STUDIES, get_study
@@ -28,6 +33,7 @@ def run(args):
         return 0
     study = get_study(args.study, quick=args.quick, seeds=args.seeds, labellings=args.labelling)
     out = args.out or os.path.join('runs', study.name)
+    _quiet()
     from hmix_nb.study.report import run_study
     try: report = run_study(study, out, root=args.root, n_jobs=args.jobs, fresh=args.fresh)
     except KeyboardInterrupt:

@@ -143,7 +143,7 @@ def plot_answers(
     return describe(ax, f'Answers are {gap:.2f} away from mixup on average',
                     'share of the first image, λ_f', 'share that people see, λ_h')
 
-# %% ../../nbs/72_study.report.ipynb #0af259ac
+# %% ../../nbs/72_study.report.ipynb #c0dd39d8
 def _setting(study, rows):
     "What was run, on what."
     r = rows.iloc[0]
@@ -153,16 +153,18 @@ def _setting(study, rows):
              f'A run took {rows.seconds.median():.0f} s (median) on {r.device}; hmix_nb {r.version}, torch {r.torch}.']
     return Ul(*map(Li, words))
 
-def _in_words(rows):
+def _who(study): return 'simulated people' if study.recipes[0].data == 'digits' else 'people'
+
+def _in_words(rows, who):
     "One sentence: how people's labels with confidence compare with mixup's."
     if not {'mixup', 'relabel+omega'} <= set(rows.labelling): return ''
     d = paired(rows).loc[('relabel+omega', 'ce')]
     if np.isnan(d.low): return f'One pair gives no interval: relabel+omega minus mixup is {d.difference:+.3f} in CE.'
     verdict = 'lower than' if d.high < 0 else 'higher than' if d.low > 0 else 'not distinguishable from'
-    return (f'Against people, the cross-entropy with relabel+omega is {verdict} that with mixup: difference '
+    return (f'Against {who}, the cross-entropy with relabel+omega is {verdict} that with mixup: difference '
             f'{d.difference:+.3f} nats, 95 % interval [{d.low:+.3f}, {d.high:+.3f}], {d.pairs:.0f} pairs.')
 
-# %% ../../nbs/72_study.report.ipynb #2a7e5f86
+# %% ../../nbs/72_study.report.ipynb #ac899a02
 def report_html(
     study:Study, # What was meant to run
     rows:pd.DataFrame, # What did
@@ -172,8 +174,8 @@ def report_html(
     cut = reductions(study)
     words = Ul(*(Li(f'{METRICS[k]}: {v}.') for k, v in MEANING.items()))
     parts = [P(study.note, cls='note')] if study.note else []
-    parts += [P(_in_words(rows)), H2('Scores'), table_html(score_table(summarise(rows), study.table)),
-              P('Mean over runs ± half the 95 % t interval. Lower is better, but for accuracy.', cls='soft'), words]
+    parts += [P(_in_words(rows, _who(study))), H2('Scores'), table_html(score_table(summarise(rows), study.table)),
+              P('Mean over runs ± half the 95 % t interval. None trains without blends.', cls='soft'), words]
     if study.table:
         table = published()[study.table]
         parts.append(P(f"Published: {table['source']}, {table['desc']}.", cls='soft'))
@@ -206,7 +208,7 @@ def write_report(
     write_atomic(Path(out)/'rows.csv', rows.to_csv(index=False))
     return write_atomic(Path(out)/'report.html', report_html(study, rows, figures))
 
-# %% ../../nbs/72_study.report.ipynb #50aeca25
+# %% ../../nbs/72_study.report.ipynb #86185695
 def run_study(
     study:Study, # From `get_study`
     out, # The folder for rows and report
@@ -217,7 +219,7 @@ def run_study(
     "Run what is not done yet, then write the report."
     rows = run_rows(study.recipes, out, root=root, **kwargs)
     m = material(study.recipes[0], root)
-    who = 'simulated people' if study.recipes[0].data == 'digits' else 'people'
+    who = _who(study)
     figures = [(plot_labels(m)[0, 0].figure, f'Blends on which {who} and mixup differ much, and the label '
                                              'that each labelling gives them.', 'png'),
                (plot_answers(m).figure, f'What {who} answered about the {len(m.stimuli)} blends.', 'svg')]

@@ -6,7 +6,7 @@
 __all__ = ['Material', 'pool_mean', 'digit_material', 'hmix_material', 'material', 'training_set', 'SkipValidation', 'step_lr',
            'train', 'run', 'finished', 'run_to_disk', 'run_rows']
 
-# %% ../../nbs/71_study.run.ipynb #3822e8f1
+# %% ../../nbs/71_study.run.ipynb #1ef97a60
 import json, os, platform, subprocess, time
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 import hmix_nb
 from .. import __version__
 from ..core import seed_for, write_atomic
-from ..labels import as_soft, confidence_weight, smooth
+from ..labels import as_soft, as_tensor, confidence_weight, smooth
 from ..data.hub import DataHub
 from ..data.images import CIFAR10_MEAN, CIFAR10_STD, as_floats, cifar10_test, cifar10h, digits, soft_dls, split
 from ..data.simulated import SimulatedParticipants, ambiguity, clean_stimuli, draw_stimuli
@@ -50,7 +50,7 @@ class Material:
     source: str # Where the images and the people come from
     mean_std: tuple # What the network normalises its input with, per channel
 
-# %% ../../nbs/71_study.run.ipynb #a814090e
+# %% ../../nbs/71_study.run.ipynb #d7788be3
 def pool_mean(
     answers:pd.DataFrame, # Every participant's answer to each unblended image, as `judge` gives them
     images, # The `ImageSet` that they saw
@@ -64,7 +64,7 @@ def pool_mean(
     mean = pd.DataFrame(y.numpy()).groupby(answers.id_a.to_numpy()).mean()
     missing = set(ids) - set(mean.index)
     if missing: raise ValueError(f'answers: none for image {min(missing)}; each of ids needs one')
-    return torch.as_tensor(mean.loc[ids].to_numpy())
+    return as_tensor(mean.loc[ids])
 
 # %% ../../nbs/71_study.run.ipynb #457b0c2b
 @lru_cache(maxsize=1)

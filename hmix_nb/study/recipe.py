@@ -93,7 +93,7 @@ def grid(
     for k, values in axes.items(): out = [replace(o, **{k: v}) for o in out for v in values]
     return tuple(out)
 
-# %% ../../nbs/70_study.recipe.ipynb #b619f0b2
+# %% ../../nbs/70_study.recipe.ipynb #07bb389d
 STUDIES = {} # name -> function of `quick` that makes the study
 
 def register(make): # A function of `quick`, named after its study, '_' for '-'
@@ -104,8 +104,8 @@ def register(make): # A function of `quick`, named after its study, '_' for '-'
 @register
 def demo(quick=False):
     "Embedded digits and simulated participants, all six labellings."
-    base = Recipe(data='digits', model='preact_small', width=8, epochs=12, batch_size=64, lr=.1, schedule='one-cycle',
-                  weight_decay=5e-4, n_train=300, n_blends=450, pool=20, bin_size=100)
+    base = Recipe(data='digits', model='preact_small', width=8, epochs=12, batch_size=64, schedule='one-cycle',
+                  n_train=300, n_blends=450, pool=20, bin_size=100)
     full = Study('demo', 'Six ways to label the same blends: digits, with simulated people',
                  grid(base, seed=range(5), labelling=LABELLINGS),
                  note='The participants of this run are simulated. They answer as the published aggregates of H-Mix '
@@ -114,7 +114,7 @@ def demo(quick=False):
     if not quick: return full
     return replace(full, name='demo-quick', recipes=grid(base, seed=range(2), labelling=LABELLINGS), full=full)
 
-# %% ../../nbs/70_study.recipe.ipynb #7afe4420
+# %% ../../nbs/70_study.recipe.ipynb #a2b4eda4
 @register
 def uai_table2(quick=False):
     "UAI Table 2: the 7,000 CIFAR-10 images and H-Mix's 2,070 blends, all six labellings."
@@ -122,7 +122,7 @@ def uai_table2(quick=False):
     full = Study('uai-table2', 'UAI Table 2: which labels for the blends?',
                  grid(base, model=('preact_resnet18', 'vgg11'), seed=range(5), labelling=LABELLINGS), table='uai_2')
     if not quick: return full
-    small = replace(base, model='preact_small', epochs=10, lr=.2, schedule='one-cycle', drops=(), weight_decay=5e-4)
+    small = replace(base, model='preact_small', epochs=16, schedule='one-cycle', drops=())
     return replace(full, name='uai-table2-quick', recipes=grid(small, seed=range(2), labelling=LABELLINGS), full=full,
                    note='A quick version, for a CPU: it runs the whole path on the real data, but its small network '
                         'and short training are not the published ones, so its numbers are not comparable with them.')

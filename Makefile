@@ -35,6 +35,9 @@ test: $(STAMP) ## notebooks, pytest, sync and cleanness; ends non-zero if any fa
 test-sync: $(STAMP)
 	$(BIN)/python tools/check_sync.py
 
+# one thread a process: two processes with two threads each on two cores wait for each other
+test-notebooks test-python test-modern: export OMP_NUM_THREADS ?= 1
+
 test-notebooks: $(STAMP)
 	$(BIN)/nbdev_test --n_workers 2 --timing $(FLAGS)
 

@@ -19,10 +19,10 @@ def data(args):
     status = hub.status()
     return int((status.present & ~status.verified).any()) # what is missing can be fetched; what is altered is an error
 
-# %% ../nbs/98_cli.ipynb #1aca5b47
+# %% ../nbs/98_cli.ipynb #20cf8de5
 def _quiet(): # fastai 2.8 calls what newer PyTorch deprecates; a user of `hmix` can do nothing about it
-    quiet = 'ignore::FutureWarning:torch.jit._script'
-    os.environ['PYTHONWARNINGS'] = ','.join(filter(None, [os.environ.get('PYTHONWARNINGS'), quiet])) # for runs in other processes
+    had = os.environ.get('PYTHONWARNINGS')
+    os.environ['PYTHONWARNINGS'] = (had + ',' if had else '') + 'ignore::FutureWarning:torch.jit._script' # for other processes
     warnings.filterwarnings('ignore', category=FutureWarning, module='torch.jit._script')
 
 def run(args):
@@ -39,9 +39,9 @@ def run(args):
     except KeyboardInterrupt:
         print(f'\nInterrupted. Finished runs are kept in {out}; the same command goes on from there.', file=sys.stderr)
         return 130
-    print(f'Report: {report}   (open it in a browser; each run is in {os.path.join(out, "rows.csv")})')
-    print('Next:   ' + ('hmix data  (lists the real data)' if args.study == 'demo' else
-                        'the same without --quick  (the full recipe)' if args.quick else 'hmix run --help'))
+    me = sys.argv[0] if os.path.basename(sys.argv[0]) == 'hmix' else 'hmix'
+    then = f'{me} run {args.study}, the full recipe' if args.quick else f'{me} data, the real data'
+    print(f'Open {report} in a browser (each run: {os.path.join(out, "rows.csv")}). Next: {then}')
     return 0
 
 # %% ../nbs/98_cli.ipynb #1c7d95f5

@@ -38,7 +38,7 @@ def readme():
         elif not src.startswith('#| hide'):
             out.append(f'```python\n{src}\n```')
             text = ''.join(''.join(o.get('text', o.get('data', {}).get('text/plain', ''))) for o in c['outputs'])
-            if text: out.append(f'```\n{text.strip()}\n```')
+            if text: out.append(f'```\n{text.strip(chr(10))}\n```')
     return '\n\n'.join(out) + '\n'
 
 def plain(md): # what a reader sees, so that Quarto's and our line breaks, dashes and table rules do not matter

@@ -143,13 +143,13 @@ def plot_answers(
     return describe(ax, f'Answers are {gap:.2f} away from mixup on average',
                     'share of the first image, λ_f', 'share that people see, λ_h')
 
-# %% ../../nbs/72_study.report.ipynb #c0dd39d8
+# %% ../../nbs/72_study.report.ipynb #6c64ace1
 def _setting(study, rows):
     "What was run, on what."
     r = rows.iloc[0]
     words = [f"{len(rows)} of {len(study)} runs; {rows.seed.nunique()} paired seeds; {', '.join(rows.model.unique())}.",
              f"Trained on {r.n_clean} images and {rows.n_blended.max()} blends, scored on {r.n_eval} held-out images.",
-             f"Images: {r.source}.",
+             f'Images: {r.source}.',
              f'A run took {rows.seconds.median():.0f} s (median) on {r.device}; hmix_nb {r.version}, torch {r.torch}.']
     return Ul(*map(Li, words))
 
@@ -164,7 +164,7 @@ def _in_words(rows, who):
     return (f'Against {who}, the cross-entropy with relabel+omega is {verdict} that with mixup: difference '
             f'{d.difference:+.3f} nats, 95 % interval [{d.low:+.3f}, {d.high:+.3f}], {d.pairs:.0f} pairs.')
 
-# %% ../../nbs/72_study.report.ipynb #ac899a02
+# %% ../../nbs/72_study.report.ipynb #f25b9f3f
 def report_html(
     study:Study, # What was meant to run
     rows:pd.DataFrame, # What did
@@ -175,7 +175,8 @@ def report_html(
     words = Ul(*(Li(f'{METRICS[k]}: {v}.') for k, v in MEANING.items()))
     parts = [P(study.note, cls='note')] if study.note else []
     parts += [P(_in_words(rows, _who(study))), H2('Scores'), table_html(score_table(summarise(rows), study.table)),
-              P('Mean over runs ± half the 95 % t interval. None trains without blends.', cls='soft'), words]
+              P('Mean over runs ± half the 95 % t interval. None trains without blends.', cls='soft'),
+              P(f'Measured on: {rows.source.iloc[0]}.', cls='soft'), words]
     if study.table:
         table = published()[study.table]
         parts.append(P(f"Published: {table['source']}, {table['desc']}.", cls='soft'))

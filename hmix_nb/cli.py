@@ -19,7 +19,7 @@ def data(args):
     status = hub.status()
     return int((status.present & ~status.verified).any()) # what is missing can be fetched; what is altered is an error
 
-# %% ../nbs/98_cli.ipynb #20cf8de5
+# %% ../nbs/98_cli.ipynb #77e3624c
 def _quiet(): # fastai 2.8 calls what newer PyTorch deprecates; a user of `hmix` can do nothing about it
     had = os.environ.get('PYTHONWARNINGS')
     os.environ['PYTHONWARNINGS'] = (had + ',' if had else '') + 'ignore::FutureWarning:torch.jit._script' # for other processes
@@ -27,18 +27,20 @@ def _quiet(): # fastai 2.8 calls what newer PyTorch deprecates; a user of `hmix`
 
 def run(args):
     "Run a study and write its report."
-    from hmix_nb.study.recipe import STUDIES, get_study
+    from hmix_nb.study.recipe import STUDIES, get_study, reductions
     if args.study is None:
         for name, make in STUDIES.items(): print(f'{name:12} {len(make(False)):3} runs  {make.__doc__}')
         return 0
     study = get_study(args.study, quick=args.quick, seeds=args.seeds, labellings=args.labelling)
     out = args.out or os.path.join('runs', study.name)
+    for o in reductions(study).itertuples(): print(f'Reduced: {o.Index} is {o.here}, in the full recipe {o.full}')
     _quiet()
-    from hmix_nb.study.report import run_study
+    from hmix_nb.study.report import run_study, scores_text
     try: report = run_study(study, out, root=args.root, n_jobs=args.jobs, fresh=args.fresh)
     except KeyboardInterrupt:
         print(f'\nInterrupted. Finished runs are kept in {out}; the same command goes on from there.', file=sys.stderr)
         return 130
+    print(scores_text(study, out))
     me = sys.argv[0] if os.path.basename(sys.argv[0]) == 'hmix' else 'hmix'
     then = f'{me} run {args.study}, the full recipe' if args.quick else f'{me} data, the real data'
     print(f'Open {report} in a browser (each run: {os.path.join(out, "rows.csv")}). Next: {then}')

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'MEANING', 'half_width', 'summarise', 'paired', 'plus_minus', 'score_table', 'plot_scores', 'plot_labels',
-           'plot_answers', 'report_html', 'write_report', 'run_study']
+           'plot_answers', 'report_html', 'write_report', 'run_study', 'scores_text']
 
 # %% ../../nbs/72_study.report.ipynb #182f9526
 from pathlib import Path
@@ -209,7 +209,7 @@ def write_report(
     write_atomic(Path(out)/'rows.csv', rows.to_csv(index=False))
     return write_atomic(Path(out)/'report.html', report_html(study, rows, figures))
 
-# %% ../../nbs/72_study.report.ipynb #86185695
+# %% ../../nbs/72_study.report.ipynb #39c5c68e
 def run_study(
     study:Study, # From `get_study`
     out, # The folder for rows and report
@@ -225,3 +225,10 @@ def run_study(
                                              'that each labelling gives them.', 'png'),
                (plot_answers(m).figure, f'What {who} answered about the {len(m.stimuli)} blends.', 'svg')]
     return write_report(out, study, rows, figures)
+
+def scores_text(
+    study:Study, # As for `run_study`
+    out, # The folder of the study
+)->str: # The scores of the report, for a terminal
+    "Read `rows.csv` and write its scores as a text table."
+    return score_table(summarise(pd.read_csv(Path(out)/'rows.csv')), study.table).to_string()

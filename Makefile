@@ -5,6 +5,11 @@ MODERN := .venv-modern
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 FLAGS  := $(if $(HMIX_DATA),--flags data)
+# notebooks run in their own folder, so a relative folder would be looked for in the wrong place
+ifdef HMIX_DATA
+override HMIX_DATA := $(shell $(PYTHON) -c 'import os, sys; print(os.path.abspath(sys.argv[1]))' "$(HMIX_DATA)")
+export HMIX_DATA
+endif
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 

@@ -32,7 +32,7 @@ STYLE = {'axes.spines.top': False, 'axes.spines.right': False, 'axes.labelsize':
          'xtick.labelsize': 9, 'ytick.labelsize': 9, 'font.size': 10, 'figure.dpi': 100, 'savefig.dpi': 100, 'savefig.bbox': 'tight',
          'axes.grid': True, 'grid.color': '#e6e6e6', 'axes.axisbelow': True}
 
-# %% ../nbs/01_figures.ipynb #7e4e071a
+# %% ../nbs/01_figures.ipynb #0f776548
 class _Figure(MplFigure):
     "A figure that shows itself where it is the last value of a notebook cell, whatever the matplotlib backend."
     def _repr_png_(self): return _bytes(self, 'png')
@@ -60,8 +60,8 @@ def describe(
     y:str='', # What the y axis shows, with its unit
 ): # `ax`
     "Write title and axis labels in the house style."
-    width = ax.get_position().width*ax.figure.get_figwidth() # inches; some 11 letters of this size fit into one
-    ax.set_title(textwrap.fill(title, max(12, int(11*width))), loc='left', fontsize=11, fontweight='bold')
+    width = ax.get_position().width*ax.figure.get_figwidth() # inches; some 12 letters of this size fit into one
+    ax.set_title(textwrap.fill(title, max(12, int(12*width))), loc='left', fontsize=11, fontweight='bold')
     ax.set(xlabel=x, ylabel=y)
     return ax
 

@@ -15,7 +15,7 @@ from filelock import FileLock
 from tqdm import tqdm
 from ..core import check_name
 
-# %% ../../nbs/10_data.hub.ipynb #1b7fc1ae
+# %% ../../nbs/10_data.hub.ipynb #07fb468f
 @dataclass(frozen=True)
 class DataFile:
     "One file: where it is released, and how to tell that it is the right one."
@@ -122,7 +122,7 @@ def _state(f, path):
     if time.time()-max(s.st_mtime, s.st_ctime) > 2: _CHECKED[key] = found
     return found
 
-# %% ../../nbs/10_data.hub.ipynb #39f6047b
+# %% ../../nbs/10_data.hub.ipynb #f049141f
 class DataError(OSError):
     "A file is missing and cannot be fetched, or is not the released one; `failed` maps each such file to its reason."
     def __init__(self,
@@ -136,11 +136,12 @@ class DataHub:
     "Finds, verifies and downloads the files that the studies read."
     def __init__(self,
         root=None, # Folder of the files; else the variable `HMIX_DATA`, else the user's cache folder
-        files:dict=FILES, # The files it knows: name to `DataFile`
+        files:dict|None=None, # The files it knows, name to `DataFile`; `None` is `FILES`
         downloader=None, # Called as `downloader(url, path, None)`, as pooch's are; default: HTTP with a progress bar
     ):
         root = root or os.environ.get('HMIX_DATA') or pooch.os_cache('hmix_nb')
-        self.root, self.files, self.downloader = Path(root).expanduser().absolute(), dict(files), downloader
+        self.root, self.downloader = Path(root).expanduser().absolute(), downloader
+        self.files = dict(FILES if files is None else files)
 
     def __repr__(self):
         s = self.status()

@@ -54,7 +54,7 @@ def draw_stimuli(
         rows += [(classes[a], ia[w//len(ib)], classes[b], ib[w%len(ib)], l) for w, l in zip(which, lams)]
     return name_stimuli(pd.DataFrame(rows, columns=_WHAT))
 
-# %% ../../nbs/12_data.simulated.ipynb #51467c5e
+# %% ../../nbs/12_data.simulated.ipynb #6d4ae4eb
 @dataclass(frozen=True)
 class Population:
     "What a crowd of participants is like. Whatever has no unit is in log-odds; an `_sd` says how much it differs."

@@ -17,7 +17,7 @@ from ..core import check_name, check_range, did_you_mean
 LABELLINGS = ('none', 'random', 'uniform', 'mixup', 'relabel', 'relabel+omega') # the rows of UAI Table 2, in its order
 DATA = ('digits', 'h-mix') # embedded digits with simulated participants; CIFAR-10's 7,000 with H-Mix
 
-# %% ../../nbs/70_study.recipe.ipynb #2bfcd4be
+# %% ../../nbs/70_study.recipe.ipynb #36f3a85b
 @dataclass(frozen=True)
 class Recipe:
     "All that a run depends on. Two runs with equal recipes, data and versions give equal numbers."

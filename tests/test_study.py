@@ -30,7 +30,8 @@ def test_held_out_pool_is_not_the_training_panel():
     assert not (material(replace(TINY, seed=1)).people[:50] == m.people[:50]).all()
 
 def test_interrupt_keeps_finished_rows_and_the_next_start_goes_on(tmp_path):
-    code = ("from dataclasses import replace; from hmix_nb.study.recipe import *; from hmix_nb.study.run import run_rows; "
+    # a shell that runs the tests in the background has its children ignore SIGINT; somebody at a keyboard has not
+    code = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from dataclasses import replace; from hmix_nb.study.recipe import *; from hmix_nb.study.run import run_rows; "
             f"run_rows(grid(replace(demo().recipes[0], epochs=3, n_train=100, n_blends=45, pool=5), seed=range(40)), {str(tmp_path)!r}, n_jobs=2, device='cpu')")
     p = subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.DEVNULL, start_new_session=True)
     rows, limit = tmp_path/'rows', time.monotonic() + 120

@@ -6,7 +6,9 @@
 __all__ = ['METRICS', 'MEANING', 'half_width', 'summarise', 'paired', 'plus_minus', 'score_table', 'plot_scores', 'plot_labels',
            'plot_answers', 'report_html', 'write_report', 'run_study', 'scores_text']
 
-# %% ../../nbs/72_study.report.ipynb #182f9526
+# %% ../../nbs/72_study.report.ipynb #7778fdc7
+import json
+from dataclasses import asdict
 from pathlib import Path
 import numpy as np
 import pandas as pd
@@ -198,15 +200,17 @@ def report_html(
     parts.append(Footer(P('Made by ', Code(command), '.')))
     return html_page(study.title, *parts)
 
-# %% ../../nbs/72_study.report.ipynb #f5e835b7
+# %% ../../nbs/72_study.report.ipynb #30c3d7d3
 def write_report(
     out, # The folder of the study
     study:Study, # What was meant to run
     rows:pd.DataFrame, # What did
     figures=(), # As for `report_html`
 )->Path: # The page
-    "Write `report.html` and `rows.csv` into `out`."
+    "Write `report.html`, `rows.csv` and `recipes.json` into `out`."
     write_atomic(Path(out)/'rows.csv', rows.to_csv(index=False))
+    recipes = {recipe_hash(r): asdict(r) for r in study.recipes}
+    write_atomic(Path(out)/'recipes.json', json.dumps(recipes, indent=1))
     return write_atomic(Path(out)/'report.html', report_html(study, rows, figures))
 
 # %% ../../nbs/72_study.report.ipynb #39c5c68e

@@ -14,8 +14,7 @@ def load(name):
 @pytest.fixture
 def copy(tmp_path):
     "A copy of what the sync check looks at."
-    try: import nbdev # noqa: F401
-    except Exception as e: pytest.skip(f'nbdev does not import here ({type(e).__name__}), as with the newest fastcore')
+    if not (Path(sys.executable).parent/'nbdev_export').exists(): pytest.skip('nbdev is not installed in this environment')
     for name in ('nbs', 'hmix_nb', 'tools'): shutil.copytree(ROOT/name, tmp_path/name, symlinks=True, ignore=shutil.ignore_patterns('__pycache__'))
     for name in ('settings.ini', 'setup.py', '_quarto.yml', 'README.md'): shutil.copy(ROOT/name, tmp_path/name)
     return tmp_path

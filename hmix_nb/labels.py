@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['as_tensor', 'as_soft', 'check_rows', 'entropy', 'smooth', 'confidence_weight', 'soft_cross_entropy']
 
-# %% ../nbs/02_labels.ipynb #d33dbd0c
+# %% ../nbs/02_labels.ipynb #ce6c9a97
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from .core import check_name, check_range
+from .core import check_lengths, check_name, check_range
 
 # %% ../nbs/02_labels.ipynb #928e98bf
 def as_tensor(
@@ -19,7 +19,7 @@ def as_tensor(
     "Make a tensor of `o` that is safe to write to."
     return o if torch.is_tensor(o) else torch.as_tensor(np.array(o))
 
-# %% ../nbs/02_labels.ipynb #c14916f6
+# %% ../nbs/02_labels.ipynb #8881928d
 def as_soft(
     y:Tensor, # (B,) class indices, or (B, K) rows that sum to 1; arrays and lists are taken too
     n_classes:int|None=None, # K; needed for indices, checked for rows
@@ -37,7 +37,7 @@ def as_soft(
 
 def _one_hot(y, n_classes, arg):
     if n_classes is None: raise ValueError(f"{arg}: class indices need n_classes")
-    if len(y): check_range(torch.stack([y.min(), y.max()]), 0, n_classes-1, arg)
+    if len(y) and (y.min() < 0 or y.max() >= n_classes): check_range(y, 0, n_classes-1, arg)
     return F.one_hot(y.long(), n_classes).float()
 
 # %% ../nbs/02_labels.ipynb #6d0ebc3c
@@ -57,23 +57,28 @@ def check_rows(
     raise ValueError(f"{arg}: row {i} is {row[:10]}{' …' if len(row) > 10 else ''}, sum {float(total[i]):g}; "
                      "allowed are finite rows >= 0 that sum to 1")
 
-# %% ../nbs/02_labels.ipynb #ee24271a
+# %% ../nbs/02_labels.ipynb #d0ad5d29
 def entropy(
     p:Tensor, # (..., K) distributions
 )->Tensor: # (...) nats, between 0 and log K
     "Entropy of each distribution in `p`, in nats; a zero entry counts zero."
-    return torch.special.entr(as_tensor(p)).sum(-1)
+    p = as_tensor(p)
+    check_rows(p.reshape(-1, p.shape[-1]) if p.ndim else p, 'p')
+    return torch.special.entr(p).sum(-1)
 
-# %% ../nbs/02_labels.ipynb #31021826
+# %% ../nbs/02_labels.ipynb #b06b568c
 def smooth(
     y:Tensor, # (B, K) rows
     weight, # Share moved to the uniform label, in [0, 1]; one number or (B,)
 )->Tensor: # (B, K) rows
     "Mix `y` with the uniform label: `(1 - weight)*y + weight/K`."
-    check_range(weight, 0, 1, 'weight')
-    w = as_tensor(weight).to(y)
-    if w.ndim == 1: w = w[:, None]
-    return (1-w)*y + w/y.shape[-1]
+    y = as_tensor(y)
+    if not y.is_floating_point(): raise ValueError(f'y: found {y.dtype}; allowed are (B, K) float rows, as `as_soft` makes them')
+    check_rows(y, 'y')
+    w = as_tensor(check_range(weight, 0, 1, 'weight')).to(y)
+    if w.ndim > 1 or (w.ndim == 1 and len(w) != len(y)):
+        raise ValueError(f'weight: found shape {tuple(w.shape)}; allowed are one number or ({len(y)},)')
+    return (1-w.view(-1, 1))*y + w.view(-1, 1)/y.shape[1]
 
 # %% ../nbs/02_labels.ipynb #16fd0f09
 def confidence_weight(
@@ -85,7 +90,7 @@ def confidence_weight(
     if not 0 < gamma <= 1: raise ValueError(f'gamma: found {gamma}; allowed is a number in (0, 1]')
     return gamma**as_tensor(confidence)
 
-# %% ../nbs/02_labels.ipynb #3bf4a919
+# %% ../nbs/02_labels.ipynb #84a1c3f8
 def soft_cross_entropy(
     pred:Tensor, # (B, K) logits
     targ:Tensor, # (B,) class indices or (B, K) rows
@@ -95,9 +100,11 @@ def soft_cross_entropy(
     "Cross-entropy of `pred` against soft or hard targets: `-sum_k targ_k log softmax(pred)_k`."
     check_name(reduction, ('none', 'mean', 'sum'), 'reduction')
     if pred.ndim != 2: raise ValueError(f'pred: found shape {tuple(pred.shape)}; allowed is (B, K)')
-    if len(pred) != len(targ): raise ValueError(f'lengths differ: pred has {len(pred)}, targ has {len(targ)}')
+    check_lengths(pred=pred, targ=targ)
     if targ.ndim == 2 and targ.shape != pred.shape:
         raise ValueError(f'targ: rows have {targ.shape[1]} classes; pred has {pred.shape[1]}')
     if targ.ndim > 2:
         raise ValueError(f'targ: found shape {tuple(targ.shape)}; allowed are (B,) indices or (B, K) rows')
+    if pred.dtype.itemsize < 4: pred = pred.float() # a row rounded to bfloat16 no longer sums to 1
+    if targ.device.type == 'cpu': targ = as_soft(targ, pred.shape[1], 'targ') # on a GPU, looking at values would stall it
     return F.cross_entropy(pred, targ.to(pred.dtype) if targ.ndim == 2 else targ.long(), reduction=reduction)

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['blend', 'draw_lam', 'Mixed', 'mix']
 
-# %% ../../nbs/22_mixing.pixels.ipynb #291f59f3
+# %% ../../nbs/22_mixing.pixels.ipynb #f8b1920e
 import math
 from dataclasses import dataclass
 import torch
 from torch import Tensor
 from ..core import check_lengths, check_name, check_range
-from ..labels import as_soft
+from ..labels import as_soft, as_tensor
 from .labels import Linear, spread_lam
 
 # %% ../../nbs/22_mixing.pixels.ipynb #6cdb8dab
@@ -33,7 +33,7 @@ def _blend_into(lam, xa, xb):
     if xa.dtype.itemsize >= 4: return xb.lerp_(xa, lam.to(xa.dtype))
     return torch.lerp(xb.float(), xa.float(), lam).to(xa.dtype) # half precision would round lam to 3 digits
 
-# %% ../../nbs/22_mixing.pixels.ipynb #d900a947
+# %% ../../nbs/22_mixing.pixels.ipynb #2a8ac452
 def draw_lam(
     n:int, # Batch size
     alpha:float=1., # Beta(alpha, alpha): 1 is uniform, below 1 mostly near 0 and 1, above 1 mostly near .5
@@ -42,7 +42,8 @@ def draw_lam(
 )->Tensor: # (n,) float32 in [0, 1]
     "Draw mixing coefficients."
     check_name(per, ('batch', 'sample'), 'per')
-    if not 0 < alpha < math.inf: raise ValueError(f'alpha: found {alpha}; allowed is a number above 0')
+    if not .01 <= alpha < math.inf: # below, both gamma draws underflow, and their ratio piles up at .5
+        raise ValueError(f'alpha: found {alpha}; allowed is a number of at least .01')
     ab = torch.full((n if per == 'sample' else 1, 2), float(alpha), device=generator.device if generator else 'cpu')
     lam = torch._sample_dirichlet(ab, generator=generator)[:, 0] # `torch.distributions.Beta` takes no generator
     return lam.expand(n).contiguous()
@@ -61,7 +62,7 @@ class Mixed:
         lam = ', '.join(f'{v:.2f}' for v in self.lam_f[:4].tolist()) + (', …' if len(self.lam_f) > 4 else '')
         return f'Mixed(x {tuple(self.x.shape)}, y {tuple(self.y.shape)}, lam_f [{lam}], idx {self.idx[:8].tolist()})'
 
-# %% ../../nbs/22_mixing.pixels.ipynb #a6c21aab
+# %% ../../nbs/22_mixing.pixels.ipynb #5a358172
 def mix(
     x:Tensor, # (B, ...) floats; never written to
     y:Tensor, # (B, K) rows that sum to 1, or (B,) class indices; never written to
@@ -76,20 +77,22 @@ def mix(
     generator:torch.Generator|None=None, # Draws `lam`, then `idx`; on any device
 )->Mixed: # The blends, and how they were made
     "Blend a batch with a permutation of itself: `f` the images, `g` the labels."
-    x, y = _check_floats(torch.as_tensor(x), 'x'), as_soft(y, n_classes)
+    x, y = _check_floats(as_tensor(x), 'x'), as_soft(y, n_classes)
     n = check_lengths(x=x, y=y)
     drawn = draw_lam(n, alpha, per, generator) if lam is None else spread_lam(check_range(lam, 0, 1, 'lam'), x)
-    lam = drawn.to(x.device, non_blocking=True)
+    lam = drawn.to(x.device, non_blocking=True, copy=lam is not None) # a record of its own
     idx, y = _pairing(idx, n, generator).to(x.device, non_blocking=True), y.to(x.device)
     yb = y.index_select(0, idx)
     rows, lam_g = g.apply(lam, y, yb) if hasattr(g, 'apply') else (g(lam, y, yb), None)
     if rows.shape != y.shape: raise ValueError(f'g: returned shape {tuple(rows.shape)}; allowed is {tuple(y.shape)}')
     xb = x.index_select(0, idx) if x.is_contiguous() else x[idx] # the first is faster, the second keeps channels_last
-    return Mixed(_blend_into(lam, x, xb) if f is blend else f(lam, x, xb), rows, lam, lam_g, idx)
+    mixed = _blend_into(lam, x, xb) if f is blend else f(lam, x, xb)
+    if mixed.shape != x.shape: raise ValueError(f'f: returned shape {tuple(mixed.shape)}; allowed is {tuple(x.shape)}')
+    return Mixed(mixed, rows, lam, lam.clone() if lam_g is lam else lam_g, idx)
 
 def _pairing(idx, n, generator):
     if idx is None: return torch.randperm(n, generator=generator, device=generator.device if generator else 'cpu')
-    idx = torch.as_tensor(idx)
+    idx = as_tensor(idx)
     if idx.shape != (n,) or idx.is_floating_point() or idx.dtype == torch.bool:
         raise ValueError(f'idx: found shape {tuple(idx.shape)} of {idx.dtype}; allowed is ({n},) integers')
-    return check_range(idx, 0, n-1, 'idx').long()
+    return check_range(idx, 0, n-1, 'idx').to(torch.int64, copy=True)

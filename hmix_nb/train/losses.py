@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['SoftCrossEntropy']
 
-# %% ../../nbs/60_train.losses.ipynb #55f21efb
+# %% ../../nbs/60_train.losses.ipynb #8df1e1f6
 import torch
 from fastai.losses import BaseLoss
 from torch import Tensor, nn
-from ..core import check_name, check_range
+from ..core import check_lengths, check_name, check_range
+from ..labels import as_soft
 
-# %% ../../nbs/60_train.losses.ipynb #d59e3847
+# %% ../../nbs/60_train.losses.ipynb #7d7a4ac3
 class SoftCrossEntropy(BaseLoss):
     "Cross-entropy against (B, K) rows or (B,) class indices, for a fastai `Learner` or for plain PyTorch."
     def __init__(self,
@@ -27,8 +28,9 @@ class SoftCrossEntropy(BaseLoss):
         pred:Tensor, # (B, K) logits
         targ:Tensor, # (B, K) rows that sum to 1, or (B,) class indices
     )->Tensor: # The loss
-        "Check shapes, then compute the loss in float32 or better."
+        "Check the targets, then compute the loss in float32 or better."
         _check_shapes(pred, targ)
+        if targ.device.type == 'cpu': as_soft(targ.as_subclass(Tensor), pred.shape[1], 'targ') # on a GPU this would stall it
         if pred.dtype.itemsize < 4: pred = pred.float() # a row rounded to bfloat16 no longer sums to 1
         targ = targ.to(pred.dtype) if targ.ndim == 2 else targ.long()
         return self.func(pred.as_subclass(Tensor), targ.as_subclass(Tensor)) # fastai's own call rounds to float32
@@ -40,7 +42,7 @@ class SoftCrossEntropy(BaseLoss):
 
 def _check_shapes(pred, targ):
     if pred.ndim != 2: raise ValueError(f'pred: found shape {tuple(pred.shape)}; allowed is (B, K)')
-    if len(pred) != len(targ): raise ValueError(f'lengths differ: pred has {len(pred)}, targ has {len(targ)}')
+    check_lengths(pred=pred, targ=targ)
     if targ.ndim == 2 and targ.is_floating_point() and targ.shape == pred.shape: return
     if targ.ndim == 1 and not targ.is_floating_point() and targ.dtype != torch.bool: return
     raise ValueError(f'targ: found shape {tuple(targ.shape)} of {targ.dtype}; '

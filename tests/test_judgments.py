@@ -116,7 +116,42 @@ def test_cut_off_file(write, kind):
         path.write_text(text[:start+n])
         with pytest.raises(ValueError, match='row 3: .* fields; the header has|no CSV'): READ[kind](path)
     path.write_text(text[:start] + '\n1,"never closed')
-    with pytest.raises(ValueError, match='export.csv: no CSV'): READ[kind](path, errors='collect')
+    with pytest.raises(ValueError, match='row 3: no CSV: unexpected end of data'): READ[kind](path)
+    kept = READ[kind](path, errors='collect')
+    assert len(kept.table) == 1 and kept.left_out.row.tolist() == [3]
+
+def test_one_bad_byte_or_quote_spoils_one_row(write):
+    path = write('coefficient', dict(subj_id='one'), dict(subj_id='two'), dict(subj_id='three'))
+    path.write_bytes(path.read_bytes().replace(b'two', b'\xe9').replace(b',Dog,', b',D\xe9g,', 1))
+    kept = coefficient(path, errors='collect')
+    assert len(kept.table) == 2 and kept.left_out.reason.tolist() == ['label1: a byte that is not UTF-8']
+    path = write('coefficient', {}, {})
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text(''.join([lines[0], lines[1].replace(ME, f'"{ME}"x', 1), lines[2].replace(',Frog,', ',"Frog,', 1), lines[2]]))
+    kept = coefficient(path, errors='collect')
+    assert len(kept.table) == 1 and kept.left_out.row.tolist() == [2, 3]
+    assert kept.left_out.reason.str.startswith('no CSV').all() and not kept.left_out.reason.str.contains(ME).any()
+
+def test_a_trial_of_another_name_is_refused_and_not_lost(write):
+    blank = dict(task='', filename='')
+    kept = coefficient(write('coefficient', {}, blank | dict(trial_type='multiple-slidr'), blank | dict(trial_type='')), errors='collect')
+    assert len(kept.table) == 1 and kept.left_out.row.tolist() == [3, 4]
+
+@pytest.mark.parametrize('column', ['rt', 'trial_index', 'id1', 'mixtureCoeff', 'task', 'label1', 'filename', 'responses'])
+def test_no_column_shows_a_platform_id(write, column):
+    prolific = '5f3c1d2e9a8b7c6d5e4f3a2b'
+    value = '{"mixingcoeff":"%s","confidence":80}' % prolific if column == 'responses' else prolific
+    for subject in (prolific, ME, 'ab1'):
+        with pytest.raises(ValueError) as e: coefficient(write('coefficient', {}, {'subject': subject, column: value}))
+        assert prolific[:7] not in str(e.value)
+    kept = categorical(write('categorical', soft(classSelect2='secondProbNo', prob2=prolific)))
+    assert prolific[:7] not in kept.repairs[0] and kept.repaired[0]
+
+def test_doubled_column_is_refused(write):
+    path = write('coefficient', {})
+    head, rest = path.read_text().split('\n', 1)
+    path.write_text(head.replace('subj_id', 'subject') + '\n' + rest)
+    with pytest.raises(ValueError, match='column subject twice'): coefficient(path)
 
 def test_no_table_at_all(tmp_path):
     path = tmp_path/'export.csv'

@@ -119,7 +119,8 @@ def test_fastai_tensors_pass():
     assert torch.equal(a.x.as_subclass(torch.Tensor), b.x) and torch.equal(a.y.as_subclass(torch.Tensor), b.y)
 
 def test_extreme_alphas_stay_in_range():
-    for alpha in (1e-3, .01, 1, 1e3):
+    with pytest.raises(ValueError, match="alpha: found 0.001"): draw_lam(4, 1e-3)
+    for alpha in (.01, 1, 1e3):
         lam = draw_lam(5000, alpha, 'sample', torch.Generator().manual_seed(0))
         assert torch.isfinite(lam).all() and (lam >= 0).all() and (lam <= 1).all() and abs(float(lam.mean()) - .5) < .03
     one = torch.stack([draw_lam(3) for _ in range(2000)])

@@ -6,9 +6,10 @@
 __all__ = ['Layout', 'LAYOUTS', 'Kept', 'short_id', 'coefficient', 'construct', 'select_shuffled', 'categorical', 'processed',
            'repeats', 'drop_inconsistent', 'drop_untouched', 'drop_as_released']
 
-# %% ../../nbs/11_data.judgments.ipynb #69e71435
+# %% ../../nbs/11_data.judgments.ipynb #d67d7124
 import csv, hashlib, json, os, re
 from collections import namedtuple
+from itertools import islice
 from pathlib import Path
 import numpy as np, pandas as pd
 from ..core import CIFAR10, Stimulus, check_name, check_range
@@ -32,22 +33,34 @@ LAYOUTS = dict(
     cifar_10s=Layout('cifar-10s/raw_human_data.csv', _FORM, 'spec_conf', ('filename', 'label', 'img_id', 'response')))
 _EVERYWHERE = ('trial_type', 'trial_index', 'subject', 'task', 'rt')
 
-# %% ../../nbs/11_data.judgments.ipynb #6aadf763
+# %% ../../nbs/11_data.judgments.ipynb #61ea15e4
+def _records(path):
+    "Each record of a CSV file, as `(fields, fault)`: a byte that is no UTF-8 or a quote too many spoils one row, not the file."
+    lines, done = list(open(path, encoding='utf-8-sig', errors='replace', newline='')), 0
+    while done < len(lines):
+        reader, start = csv.reader(islice(lines, done, None), strict=True), done
+        try:
+            for fields in reader:
+                done = start + reader.line_num
+                yield fields, None
+        except csv.Error as e:
+            yield next(csv.reader([lines[done]])), str(e)
+            done += 1
+
 def _trials(source, layout):
     "The file's name, the width of its header, and each trial as `(row number, width, dict of texts)`."
     path = Path(source) if isinstance(source, (str, os.PathLike)) else source.path(layout.file)
-    with open(path, encoding='utf-8-sig', newline='') as f:
-        reader = csv.reader(f, strict=True)
-        try: rows = list(reader)
-        except (csv.Error, UnicodeDecodeError) as e:
-            raise ValueError(f'{path.name}: no CSV in UTF-8 after line {reader.line_num}: {e}') from None
-    header = rows[0] if rows else []
+    rows = list(_records(path))
+    header = rows[0][0] if rows else []
+    twice = sorted({c for c in header if c and header.count(c) > 1})
+    if twice: raise ValueError(f"{path.name}: column {', '.join(twice)} twice; allowed is once")
     missing = [c for c in _EVERYWHERE + layout.columns if c not in header]
     if missing: raise ValueError(f"{path.name}: no column {', '.join(missing)}; found {', '.join(header) or 'nothing'}")
-    cells = lambda r: dict(zip(header, [c.strip() for c in r]+['']*len(header)))
-    rows = [(n, len(r), cells(r)) for n, r in enumerate(rows, 1) if r]
+    cells = lambda r, fault: dict(zip(header, [c.strip() for c in r]+['']*len(header))) | ({None: fault} if fault else {})
+    rows = [(n, len(r), cells(r, fault)) for n, (r, fault) in enumerate(rows, 1) if r]
     # a damaged row shall be refused, not lost: it counts if anything says that it is a trial, or if it is cut off
-    is_trial = lambda w, r: r['trial_type'] == layout.trial_type or r['task'] or r[layout.columns[0]] or w != len(header)
+    signs = ['task', *(c for c in layout.columns if c != 'response')] # pages that are no trial have a response too
+    is_trial = lambda w, r: r['trial_type'] == layout.trial_type or w != len(header) or None in r or any(r[c] for c in signs)
     trials = [(n, w, r) for n, w, r in rows[1:] if is_trial(w, r)]
     if not trials: raise ValueError(f'{path.name}: no trials, that is, no row with trial_type {layout.trial_type}')
     return path.name, len(header), trials
@@ -79,12 +92,24 @@ def _field(answer, key, prefix=''):
     if key in answer and value.startswith(prefix): return value[len(prefix):]
     raise ValueError(f'{key}: found {value[:20]!r}; allowed is a text that starts with {prefix!r}')
 
-# %% ../../nbs/11_data.judgments.ipynb #d59a58ee
+# %% ../../nbs/11_data.judgments.ipynb #f9655500
+def _hide(text, ids=()):
+    "`text` without what may be a platform id: known ones, and long words with a digit, which no answer has."
+    for s in ids:
+        if s: text = re.sub(rf'(?<!\w){re.escape(s)}(?!\w)', ids[s], str(text))
+    return re.sub(r'(?<![0-9A-Za-z.])(?=[A-Za-z]*\d)(?!classSelect2\b|p[0-9a-f]{8}\b)[0-9A-Za-z]{7,}', '[hidden]', str(text))
+
 Kept = namedtuple('Kept', 'table left_out')
 _PAIR, _TRIAL = ['class_a', 'id_a', 'class_b', 'id_b'], ['repeat', 'position', 'rt_s']
 
 def _common(row, layout, width, header):
-    if width != header: raise ValueError(f'{width} fields; the header has {header}')
+    if None in row: raise ValueError(f'no CSV: {row[None]}')
+    if width != header:
+        lines = sum(v.count('\n') for v in row.values())
+        told = f'; {lines+1} lines in one row, is a quote not closed?' if lines else ''
+        raise ValueError(f'{width} fields; the header has {header}{told}')
+    for c in (*_EVERYWHERE, *layout.columns):
+        if '\ufffd' in row[c]: raise ValueError(f'{c}: a byte that is not UTF-8')
     if row['subject'].lower() in ('', 'nan', 'none', 'null'): raise ValueError('subject: empty')
     check_name(row['trial_type'], (layout.trial_type,), 'trial_type')
     check_name(row['task'], (layout.task, f'rerun_{layout.task}'), 'task')
@@ -102,10 +127,7 @@ def _read(source, layout, parse, columns, errors):
         try: good.append(_common(row, layout, width, header) | parse(row) |
                          dict(participant=who, position=position, session=session))
         except ValueError as e:
-            reason = str(e)
-            # a shifted row may quote a platform id
-            for s in (s for s in ids if len(s) > 7): reason = reason.replace(s, ids[s])
-            bad.append((file, n, who, reason))
+            bad.append((file, n, who, _hide(e, ids)))
     if bad and errors == 'raise':
         told = '\n'.join(f'{f}, row {n}: {reason}' for f, n, _, reason in bad[:5])
         raise ValueError(f"{told}\n{len(bad)} of {len(trials)} trials are malformed (the header is row 1); "
@@ -172,7 +194,7 @@ def select_shuffled(
     "Read the blends that people picked as half and half."
     return _read(source, LAYOUTS['select'], _select, _MIDPOINT, errors)
 
-# %% ../../nbs/11_data.judgments.ipynb #6592bf30
+# %% ../../nbs/11_data.judgments.ipynb #44a9e6e3
 def _percent(text, what, repairs):
     slipped = re.fullmatch('([1-9])p', text)
     if slipped: repairs.append(f'{what}: {text!r} read as {slipped[1]}0')
@@ -185,7 +207,7 @@ def _soft(row):
     p, q = _percent(_field(answer, 'prob').strip(), 'prob', repairs), _field(answer, 'prob2').strip()
     if p == 0: repairs.append('prob: 0 read as 100')
     if second == 'no':
-        if q: repairs.append(f'prob2: {q[:20]!r} beside no alternative, left out')
+        if q: repairs.append(f'prob2: {_hide(q)[:20]!r} beside no alternative, left out')
         second, q = None, ''
     else: check_name(second, CIFAR10, 'classSelect2')
     q = _percent(q, 'prob2', repairs) if q else np.nan
@@ -287,7 +309,7 @@ def drop_untouched(
     n = same.groupby(df.participant).transform('sum')
     return _keep(df, n.map(lambda k: f'{what} in {k} answers; limit {limit}' if k > limit else ''))
 
-# %% ../../nbs/11_data.judgments.ipynb #3882db3e
+# %% ../../nbs/11_data.judgments.ipynb #950da245
 def drop_as_released(
     df:pd.DataFrame, # As `categorical` returns it
     left_out:pd.DataFrame|None=None, # What `errors='collect'` left out; percentages out of range are found there
@@ -298,7 +320,8 @@ def drop_as_released(
     bad = (pd.Series(chosen, df.index) | df.repairs.str.contains('prob: 0 read')).groupby(df.participant).sum()
     right = ((df['first'] == df.class_a) | (df['first'] == df.get('class_b', df.class_a))).groupby(df.participant).mean()
     left_out = pd.DataFrame(columns=['participant', 'reason']) if left_out is None else left_out
-    outside = set(left_out.participant[left_out.reason.astype(str).str.contains(r"^prob2?: found '-?[\d.]+'; allowed")])
+    typed = pd.to_numeric(left_out.reason.astype(str).str.extract(r"^prob2?: found '([^']*)'; allowed")[0], errors='coerce')
+    outside = set(left_out.participant[typed.notna()])
     def reason(p):
         if p in outside: return 'a percentage outside 0 to 100'
         if bad[p] > 1: return f'{bad[p]} answers contradict themselves'

@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 FLAGS  := $(if $(HMIX_DATA),--flags data)
 # notebooks run in their own folder, so a relative folder would be looked for in the wrong place
 ifdef HMIX_DATA
-override HMIX_DATA := $(shell $(PYTHON) -c 'import os, sys; print(os.path.abspath(sys.argv[1]))' "$(HMIX_DATA)")
+override HMIX_DATA := $(shell $(PYTHON) -c 'import os, sys; print(os.path.abspath(os.path.expanduser(sys.argv[1])))' "$(HMIX_DATA)")
 export HMIX_DATA
 endif
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -26,7 +26,7 @@ $(STAMP): settings.ini setup.py
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "This Python cannot make virtual environments. On Debian or Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "Installing into $(VENV), once; PyTorch is large, so this takes a few minutes ..."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --config-settings editable_mode=compat -e '.[dev]'
 	@touch $@
 
 run: $(STAMP) ## train under six labellings on embedded digits and write runs/demo/report.html
@@ -58,7 +58,7 @@ test-modern: $(MODERN)/.installed ## the newest fastai and fastcore over the sam
 	$(MODERN)/bin/python -m pytest -q tests
 
 lab: $(STAMP) ## JupyterLab on the notebooks
-	$(BIN)/jupyter lab --notebook-dir=nbs
+	$(BIN)/jupyter lab --notebook-dir=nbs $(if $(filter 0,$(shell id -u)),--allow-root)
 
 docs: $(STAMP) ## the site through Quarto, or a preview of each page without it; all local links checked
 	$(BIN)/python tools/build_docs.py

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['data', 'run', 'parser', 'main']
 
-# %% ../nbs/98_cli.ipynb #860bac07
-import argparse, os, sys, warnings
+# %% ../nbs/98_cli.ipynb #2c19032f
+import argparse, os, shlex, sys, warnings
 
 # %% ../nbs/98_cli.ipynb #ec5c85ad
 def data(args):
@@ -19,10 +19,10 @@ def data(args):
     status = hub.status()
     return int((status.present & ~status.verified).any()) # what is missing can be fetched; what is altered is an error
 
-# %% ../nbs/98_cli.ipynb #77e3624c
+# %% ../nbs/98_cli.ipynb #4dc4c90f
 def _quiet(): # fastai 2.8 calls what newer PyTorch deprecates; a user of `hmix` can do nothing about it
-    had = os.environ.get('PYTHONWARNINGS')
-    os.environ['PYTHONWARNINGS'] = (had + ',' if had else '') + 'ignore::FutureWarning:torch.jit._script' # for other processes
+    had, ours = os.environ.get('PYTHONWARNINGS', ''), 'ignore::FutureWarning:torch.jit._script'
+    if ours not in had: os.environ['PYTHONWARNINGS'] = f'{had},{ours}'.strip(',') # for runs in other processes
     warnings.filterwarnings('ignore', category=FutureWarning, module='torch.jit._script')
 
 def run(args):
@@ -36,13 +36,10 @@ def run(args):
     for o in reductions(study).itertuples(): print(f'Reduced: {o.Index} is {o.here}, in the full recipe {o.full}')
     _quiet()
     from hmix_nb.study.report import run_study, scores_text
-    try: report = run_study(study, out, root=args.root, n_jobs=args.jobs, fresh=args.fresh)
-    except KeyboardInterrupt:
-        print(f'\nInterrupted. Finished runs are kept in {out}; the same command goes on from there.', file=sys.stderr)
-        return 130
+    report = run_study(study, out, root=args.root, n_jobs=args.jobs, fresh=args.fresh, command=args.command_line)
     print(scores_text(study, out))
     me = sys.argv[0] if os.path.basename(sys.argv[0]) == 'hmix' else 'hmix'
-    then = f'{me} run {args.study}, the full recipe' if args.quick else f'{me} data, the real data'
+    then = f'{me} run {args.study}' if study.full else f'{me} data' if args.study == 'demo' else f'{me} run'
     print(f'Open {report} in a browser (each run: {os.path.join(out, "rows.csv")}). Next: {then}')
     return 0
 
@@ -69,13 +66,17 @@ def parser(): # An `argparse.ArgumentParser`
     r.set_defaults(func=run)
     return p
 
-# %% ../nbs/98_cli.ipynb #e3193a66
+# %% ../nbs/98_cli.ipynb #26af2297
 def main(
     argv=None, # Arguments; `None` takes the process's
 )->int: # 0, or what the shell should see
-    "Run `hmix`. What a user did wrong is said in one line; what we did wrong keeps its traceback."
+    "Run `hmix`; a bad value, a missing file or Ctrl-C ends in one line, not in a traceback."
     args = parser().parse_args(argv)
+    args.command_line = shlex.join(['hmix', *(sys.argv[1:] if argv is None else argv)])
     try: return args.func(args)
+    except KeyboardInterrupt:
+        print('\nInterrupted. What is finished is kept; the same command goes on from there.', file=sys.stderr)
+        return 130
     except (ValueError, OSError) as e:
         print(f'hmix: {e}', file=sys.stderr)
         return 2

@@ -38,7 +38,7 @@ def check_name(
     shown = ', '.join(allowed[:30]) + (f', … ({len(allowed)} in all)' if len(allowed) > 30 else '')
     raise ValueError(f"{arg}: {value!r} is unknown.{did_you_mean(value, allowed)} Allowed: {shown}")
 
-# %% ../nbs/00_core.ipynb #c2c5616b
+# %% ../nbs/00_core.ipynb #0564f623
 def check_range(
     value, # A number, or anything that numpy reads as an array of numbers
     lo:float=-np.inf, # The smallest value allowed
@@ -46,11 +46,12 @@ def check_range(
     arg:str='value', # The argument, for the message
 ): # `value`, unchanged
     "Return `value` if all of it is finite and in [`lo`, `hi`]; a `ValueError` names the first bad entry."
-    a = np.asarray(value.detach().cpu() if hasattr(value, 'detach') else value, dtype=float)
+    try: a = np.asarray(value.detach().cpu().double() if hasattr(value, 'detach') else value, dtype=float) # bfloat16 too
+    except (TypeError, ValueError): raise ValueError(f'{arg}: found {value!r}; allowed are numbers in [{lo:g}, {hi:g}]') from None
     bad = ~np.isfinite(a) | (a < lo) | (a > hi)
     if not bad.any(): return value
     where = f' at position {tuple(map(int, np.argwhere(bad)[0]))}' if a.ndim else ''
-    raise ValueError(f"{arg}: found {float(a[bad].flat[0]):g}{where}; allowed is a finite number in [{lo:g}, {hi:g}]")
+    raise ValueError(f"{arg}: found {float(a[bad].flat[0]):.9g}{where}; allowed is a finite number in [{lo:g}, {hi:g}]")
 
 # %% ../nbs/00_core.ipynb #8f2689fa
 def check_lengths(
@@ -64,7 +65,7 @@ def check_lengths(
     if n == 0: raise ValueError(f"{', '.join(sizes)}: empty; at least one entry is needed")
     return n
 
-# %% ../nbs/00_core.ipynb #212fef84
+# %% ../nbs/00_core.ipynb #dcbe03a7
 _STIMULUS = re.compile(r'^(?:mixed_(?P<lam>\d*\.?\d+(?:e-?\d+)?)_)?'
                        r'(?P<a>[^_]+)_(?P<i>\d+)(?:\.0)?_(?P<b>[^_]+)_(?P<j>\d+)(?:\.0)?(?:\.png)?$')
 
@@ -85,7 +86,8 @@ class Stimulus:
         "The pair of images that was blended."
         return f'{self.class_a.capitalize()}_{self.id_a}_{self.class_b.capitalize()}_{self.id_b}'
 
-    def __str__(self): return self.pair if self.lam_f is None else f'mixed_{self.lam_f:g}_{self.pair}'
+    def __str__(self): # `repr` writes as many digits as it takes to read the same number back
+        return self.pair if self.lam_f is None else f"mixed_{repr(float(self.lam_f)).removesuffix('.0')}_{self.pair}"
 
     @classmethod
     def parse(cls,

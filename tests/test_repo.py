@@ -39,7 +39,7 @@ def test_notebook_budget(nb):
     limit = 60 if module_of(nb) == 'train.models' else 40
     for s in exported(nb):
         assert len(body(s)) <= limit, f'{len(body(s))} lines in the exported cell that begins {body(s)[0]!r}'
-        long = [l for l in s.splitlines() if len(l) > 160]
+        long = [l for l in s.splitlines() if len(l) > 135]
         assert not long, f'{len(long[0])} columns: {long[0][:60]!r}'
     assert sum(len(body(s)) for s in exported(nb)) <= 300, 'split the room'
     assert nb.stat().st_size < 700_000, 'a notebook aims at 300 KB'
@@ -49,7 +49,7 @@ def test_outputs_hold_no_machine_paths_or_warnings(nb):
     outs = [o for c in json.loads(nb.read_text(encoding='utf-8'))['cells'] for o in c.get('outputs', [])]
     assert not [o for o in outs if o.get('name') == 'stderr' or o['output_type'] == 'error']
     text = json.dumps([{k: v for k, v in o.get('data', {}).items() if k.startswith('text/')} or o.get('text', '') for o in outs])
-    assert not re.search(r'(/home/|/root/|/Users/|/work/|/tmp/|\.venv)', text)
+    assert not re.search(r'(?<![\w.:/])/(?:[\w.-]+/){2,}|[A-Z]:\\\\|\.venv', text)
 
 @pytest.mark.parametrize('module', ['core', 'figures', 'data.hub', 'data.judgments', 'data.simulated', 'study.recipe', 'cli'])
 def test_stays_without_torch(module):

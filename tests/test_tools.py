@@ -32,12 +32,13 @@ def test_sync_check_finds_each_fault_and_changes_nothing(copy):
     hub.write_text(json.dumps(nb, indent=1))
     core.write_text(core.read_text().replace("'airplane', 'automobile'", "'aeroplane', 'automobile'"))
     (copy/'README.md').write_text((copy/'README.md').read_text().replace('Two commands', 'Three commands'))
+    (copy/'hmix_nb/data/__init__.py').write_text('z = 1\n')
     before = {p: p.read_bytes() for p in copy.rglob('*') if p.is_file() and '__pycache__' not in p.parts}
     rc, out = check(copy)
     assert rc == 1, out
     for line in ('hmix_nb/labels.py: differs', 'hmix_nb/data/orphan.py: no notebook', 'nbs/10_data.hub.ipynb: not clean',
-                 'hmix_nb/core.py: differs', "'Three' where index.ipynb has 'Two'"): assert line in out, out
-    assert '5 faults' in out
+                 'hmix_nb/core.py: differs', 'hmix_nb/data/__init__.py: differs', "'Three' where index.ipynb has 'Two'"): assert line in out, out
+    assert '6 faults' in out
     assert {p: p.read_bytes() for p in before} == before
 
 def test_sync_check_passes_on_what_is_in_sync(copy):
@@ -45,6 +46,17 @@ def test_sync_check_passes_on_what_is_in_sync(copy):
     (copy/'README.md').write_text(text.replace('\n\n', '\n\n\n').replace('. ', '.\n')) # white space and line breaks aside
     rc, out = check(copy)
     assert rc == 0, out
+
+@pytest.mark.parametrize('there, here', [('uai-table2 --quick', 'uai table2 quick'), ('m = mix', 'm == mix'), ('lam=.3', 'lam=-.3'),
+                                         ('## Two commands', 'Two commands')])
+def test_readme_check_sees_a_sign(there, here, monkeypatch, tmp_path):
+    tool = load('check_sync')
+    text = (ROOT/'README.md').read_text()
+    assert there in text
+    (tmp_path/'README.md').write_text(text.replace(there, here))
+    (tmp_path/'nbs').symlink_to(ROOT/'nbs')
+    monkeypatch.setattr(tool, 'ROOT', tmp_path)
+    assert list(tool.check_readme())
 
 def test_link_check_finds_missing_pages_and_anchors(tmp_path):
     (tmp_path/'sub').mkdir()

@@ -3,7 +3,7 @@
 
 Works on a temporary copy: it changes nothing here, and it does not matter what is committed.
 `--write-readme` writes README.md anew from nbs/index.ipynb instead."""
-import argparse, difflib, filecmp, json, re, shutil, subprocess, sys, tempfile
+import argparse, difflib, filecmp, json, shutil, subprocess, sys, tempfile
 from pathlib import Path
 
 import pypandoc
@@ -22,8 +22,7 @@ def compare(here, there, pattern, extra, missing, differs):
 def check_notebooks(tmp):
     for name in ('nbs', 'hmix_nb'): shutil.copytree(ROOT/name, tmp/name, symlinks=True, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'))
     for name in ('settings.ini', 'setup.py', '_quarto.yml', 'README.md'): shutil.copy(ROOT/name, tmp/name)
-    for p in files(tmp/'hmix_nb', '*.py'):
-        if p.name != '__init__.py': (tmp/'hmix_nb'/p).unlink()
+    for p in files(tmp/'hmix_nb', '*.py'): (tmp/'hmix_nb'/p).unlink() # also each __init__.py, which nbdev writes anew
     for tool in ('nbdev_clean', 'nbdev_export'): subprocess.run([str(Path(sys.executable).parent/tool)], cwd=tmp, check=True)
     yield from compare(ROOT/'nbs', tmp/'nbs', '*.ipynb', 'not known to the copy', 'lost', 'not clean: run nbdev_clean')
     yield from compare(ROOT/'hmix_nb', tmp/'hmix_nb', '*.py', 'no notebook exports it', 'missing: run nbdev_export',
@@ -41,9 +40,8 @@ def readme():
             if text: out.append(f'```\n{text.strip(chr(10))}\n```')
     return '\n\n'.join(out) + '\n'
 
-def plain(md): # what a reader sees, so that Quarto's and our line breaks, dashes and table rules do not matter
-    text = pypandoc.convert_text(md, 'plain', format='gfm', extra_args=['--wrap=none'])
-    return re.findall(r'[^\s\-=─+|]+', text)
+def plain(md): # written anew by pandoc, so that another's way to mark a list or a code block does not matter; then words
+    return pypandoc.convert_text(md, 'gfm', format='gfm', extra_args=['--wrap=none']).split()
 
 def check_readme():
     a, b = plain((ROOT/'README.md').read_text(encoding='utf-8')), plain(readme())

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['FILES', 'DataFile', 'DataError', 'DataHub']
 
-# %% ../../nbs/10_data.hub.ipynb #bae12216
+# %% ../../nbs/10_data.hub.ipynb #37b5f23c
 import hashlib, os, tempfile, time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, pandas as pd, pooch
@@ -161,24 +162,28 @@ class DataHub:
                     bytes=path.stat().st_size if present else f.bytes, optional=f.optional, group=f.group,
                     ok=verified or (f.optional and not present))
 
-# %% ../../nbs/10_data.hub.ipynb #df8a633f
+# %% ../../nbs/10_data.hub.ipynb #c3ffe5ee
 @patch
 def _download(self:DataHub, f):
     slug = f".{f.name.replace('/', '--')}"
     part, lock = self.root/f'{slug}.part', self.root/f'{slug}.lock'
     self.root.mkdir(parents=True, exist_ok=True)
     if not os.access(self.root, os.W_OK): raise PermissionError(f'{self.root} is read-only')
-    with FileLock(lock):
-        try:
-            if (self.root/f.name).exists(): return # another process was faster
-            (_convert if f.images else self._retrieve)(f, part)
-            ok, state = _state(f, part)
-            if not ok: raise ValueError(f'the download is not the released file and was thrown away; {state}')
-            (self.root/f.name).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(part, self.root/f.name)
-        finally:
-            # filelock looks again when the lock that it waited for is gone
-            for p in (part, lock): p.unlink(missing_ok=True)
+    try:
+        with FileLock(lock): self._download_alone(f, part)
+    finally:
+        with suppress(OSError): lock.unlink() # Windows does not let go of a file that another process waits for
+
+@patch
+def _download_alone(self:DataHub, f, part):
+    try:
+        if (self.root/f.name).exists(): return # another process was faster
+        (_convert if f.images else self._retrieve)(f, part)
+        ok, state = _state(f, part)
+        if not ok: raise ValueError(f'the download is not the released file and was thrown away; {state}')
+        (self.root/f.name).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(part, self.root/f.name)
+    finally: part.unlink(missing_ok=True)
 
 @patch
 def _retrieve(self:DataHub, f, part):

@@ -40,7 +40,7 @@ class ImageSet:
         _, h, w, _ = self.x.shape
         return f'{len(self)} images {h}x{w}, {len(self.classes)} classes; source: {self.source}'
 
-# %% ../../nbs/13_data.images.ipynb #8478710f
+# %% ../../nbs/13_data.images.ipynb #96d7c502
 CIFAR10_MEAN, CIFAR10_STD = (.4914, .4822, .4465), (.2023, .1994, .2010) # of images in [0, 1], per channel
 
 def as_floats(
@@ -49,8 +49,8 @@ def as_floats(
 )->Tensor: # (N, C, H, W) float32 in [0, 1]
     "Turn stored images into what a network takes."
     x = torch.as_tensor(x)
-    if x.dtype != torch.uint8 or x.ndim != 4:
-        raise ValueError(f'x: found shape {tuple(x.shape)} of {x.dtype}; allowed is (N, H, W, C) uint8')
+    if x.dtype != torch.uint8 or x.ndim != 4 or x.shape[-1] not in (1, 3):
+        raise ValueError(f'x: found shape {tuple(x.shape)} of {x.dtype}; allowed is (N, H, W, C) uint8 with C 1 or 3')
     if ids is not None: x = x[torch.as_tensor(check_range(np.array(ids), 0, len(x)-1, 'ids'))]
     return x.permute(0, 3, 1, 2).float().div_(255).contiguous()
 

@@ -6,24 +6,24 @@
 __all__ = ['METRICS', 'MEANING', 'half_width', 'summarise', 'paired', 'plus_minus', 'score_table', 'plot_scores', 'plot_labels',
            'plot_answers', 'report_html', 'write_report', 'run_study', 'scores_text']
 
-# %% ../../nbs/72_study.report.ipynb #7778fdc7
+# %% ../../nbs/72_study.report.ipynb #7c7f96bd
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from fastcore.xml import Code, Details, Footer, H2, Li, P, Pre, Section, Summary, Ul
+from fastcore.xml import Code, Details, Footer, H2, Li, P, Pre, Summary, Ul
 from scipy import stats
 from ..core import check_name, write_atomic
 from ..figures import MIXUP, PEOPLE, describe, figure_html, html_page, new_figure, table_html
 from ..mixing.stimuli import KINDS
-from .recipe import LABELLINGS, PUBLISHED_ROWS, Study, as_json, published, recipe_hash, reductions
+from .recipe import LABELLINGS, PUBLISHED_ROWS, Recipe, Study, as_json, published, recipe_hash, reductions
 from .run import Material, material, run_rows
 
-# %% ../../nbs/72_study.report.ipynb #68b8d975
+# %% ../../nbs/72_study.report.ipynb #5220bd95
 METRICS = {'ce': 'CE', 'fgsm': 'FGSM', 'calib': 'Calib', 'calib_all': 'Calib, all bins', 'accuracy': 'Accuracy'}
 MEANING = {'ce': 'cross-entropy of the model against the label that people give, in nats',
-           'fgsm': 'cross-entropy against the true class after one FGSM step of 4/255',
+           'fgsm': 'cross-entropy against the true class after one FGSM step, of the size in the recipe',
            'calib': 'RMS calibration error over bins of equal size, without the most confident bin, as published',
            'calib_all': 'the same with that bin',
            'accuracy': 'share of images where the model names the class that most people name; higher is better'}
@@ -35,27 +35,29 @@ def half_width(
     v = np.asarray(values, float)
     return float('nan') if len(v) < 2 else float(stats.t.ppf(.975, len(v)-1)*stats.sem(v))
 
-# %% ../../nbs/72_study.report.ipynb #68d71807
+# %% ../../nbs/72_study.report.ipynb #8300a89e
 def summarise(
     rows:pd.DataFrame, # One row a run, with `labelling` and the columns of `METRICS`
 )->pd.DataFrame: # Index `labelling`; columns (metric, 'mean' | 'half') and ('runs', '')
     "Mean and half width of the 95 % interval per labelling, over all runs."
-    if not len(rows): raise ValueError('rows: empty; at least one run is needed')
-    groups = rows.groupby('labelling')[list(METRICS)]
+    rows = rows.dropna(subset=list(METRICS)) if set(METRICS) <= set(rows) else rows[:0] # failed runs have no scores
+    if not len(rows): raise ValueError('rows: no run with scores; at least one is needed')
+    groups = rows.groupby('labelling', sort=False)[list(METRICS)]
     out = groups.agg(['mean', half_width]).rename(columns={'half_width': 'half'}, level=1)
     out[('runs', '')] = groups.size()
-    return out.reindex([o for o in LABELLINGS if o in out.index])
+    return out.reindex([o for o in LABELLINGS if o in out.index] + [o for o in out.index if o not in LABELLINGS])
 
-# %% ../../nbs/72_study.report.ipynb #a3ccd58a
+# %% ../../nbs/72_study.report.ipynb #2931ca31
 def paired(
     rows:pd.DataFrame, # One row a run
     baseline:str='mixup', # What the others are compared with
 )->pd.DataFrame: # One row per labelling and metric: `difference, low, high, p, pairs`
-    "Differences to `baseline` within pairs of equal model and seed: mean, 95 % interval and p of the paired t test."
+    "Differences to `baseline` within pairs of runs that differ in nothing else: mean, 95 % interval, p of the t test."
     check_name(baseline, rows.labelling.unique(), 'baseline')
-    wide = rows.pivot(index=['model', 'seed'], columns='labelling')
+    pair = [f.name for f in fields(Recipe) if f.name in rows and f.name != 'labelling']
+    wide = rows.astype({k: str for k in pair}).pivot(index=pair, columns='labelling', values=list(METRICS))
     out = []
-    for label in [o for o in LABELLINGS if o in set(rows.labelling) - {baseline}]:
+    for label in [o for o in summarise(rows).index if o != baseline]:
         for m in METRICS:
             d = (wide[m][label] - wide[m][baseline]).dropna()
             half, p = half_width(d), stats.ttest_1samp(d, 0).pvalue if len(d) > 1 and d.std() > 0 else float('nan')
@@ -63,7 +65,7 @@ def paired(
     out = pd.DataFrame(out, columns=['labelling', 'metric', 'difference', 'low', 'high', 'p', 'pairs'])
     return out.set_index(['labelling', 'metric'])
 
-# %% ../../nbs/72_study.report.ipynb #ddf5dfee
+# %% ../../nbs/72_study.report.ipynb #46394535
 def plus_minus(mean, half, digits=3): # One cell of a table
     "Write a mean and its interval as `1.48 ± 0.06`."
     return f'{mean:.{digits}f}' + ('' if np.isnan(half) else f' ± {half:.{digits}f}')
@@ -74,6 +76,7 @@ def score_table(
 )->pd.DataFrame: # Text cells; index is the published row name where there is one
     "Our scores as text, each beside the published one where there is one."
     out = pd.DataFrame(index=summary.index)
+    if table: check_name(table, published(), 'table')
     theirs = {o['label']: o for o in published()[table]['rows']} if table else {}
     for m, name in METRICS.items():
         out[name] = [plus_minus(*summary.loc[o, m][['mean', 'half']]) for o in summary.index]
@@ -83,7 +86,15 @@ def score_table(
     out['runs'] = summary[('runs', '')]
     return out.rename_axis('labels of the blends')
 
-# %% ../../nbs/72_study.report.ipynb #6e9c5726
+# %% ../../nbs/72_study.report.ipynb #8322afbb
+_COLORS = {'mixup': MIXUP, 'relabel': PEOPLE, 'relabel+omega': PEOPLE} # all others are controls, in grey
+
+def _lowest(s): # What can be said of the best mean
+    best = s['mean'].idxmin()
+    others = s.drop(best)
+    clear = len(others) and (s.loc[best].sum() < others['mean'] - others['half']).all()
+    return f'{best} is lowest' if clear else f'lowest mean with {best}, not separated'
+
 def plot_scores(
     rows:pd.DataFrame, # One row a run
     metrics=('ce', 'fgsm', 'calib'), # Which of `METRICS`
@@ -94,17 +105,16 @@ def plot_scores(
     ys = np.arange(len(s))[::-1]
     for ax, m in zip(axs[0], metrics):
         for y, label in zip(ys, s.index):
-            ours = label.startswith('relabel')
+            ours, color = label.startswith('relabel'), _COLORS.get(label, '.35')
             v = rows.loc[rows.labelling == label, m]
             ax.plot(v, y + np.linspace(-.16, .16, len(v)) if len(v) > 1 else [y], 'o', ms=4, color='.72', zorder=1)
             ax.errorbar(s.loc[label, (m, 'mean')], y, xerr=s.loc[label, (m, 'half')], fmt='s' if ours else 'o',
-                        ms=7, capsize=3, color=PEOPLE if ours else MIXUP, zorder=2)
-        best = s[(m, 'mean')].idxmin()
-        describe(ax, f'{METRICS[m]}: lowest with {best}', f'{METRICS[m]} (lower is better)')
+                        ms=7, capsize=3, color=color, zorder=2)
+        describe(ax, f'{METRICS[m]}: {_lowest(s[m])}', f'{METRICS[m]} (lower is better)')
         ax.set(yticks=ys, yticklabels=s.index)
     return axs[0]
 
-# %% ../../nbs/72_study.report.ipynb #f36d8300
+# %% ../../nbs/72_study.report.ipynb #51b30a68
 def plot_labels(
     m:Material, # Of a run
     n:int=3, # How many blends
@@ -121,7 +131,7 @@ def plot_labels(
         row[0].set_axis_off()
         row[0].set_title(f'{s.lam_f:.0%} {s.class_a}, {1-s.lam_f:.0%} {s.class_b}', fontsize=8)
         for ax, k in zip(row[1:], KINDS):
-            ax.bar(range(m.people.shape[1]), labels[k][i].numpy(), color=PEOPLE if k.startswith('relabel') else MIXUP)
+            ax.bar(range(m.people.shape[1]), labels[k][i].numpy(), color=_COLORS.get(k, '.35'))
             ax.set(ylim=(0, 1), yticks=(0, .5, 1), xticks=(m.stimuli.a[i], m.stimuli.b[i]))
             ax.set_xticklabels((s.class_a[:5], s.class_b[:5]))
             ax.tick_params(labelsize=7, labelleft=k == KINDS[0])
@@ -145,40 +155,45 @@ def plot_answers(
     return describe(ax, f'Answers are {gap:.2f} away from mixup on average',
                     'share of the first image, λ_f', 'share that people see, λ_h')
 
-# %% ../../nbs/72_study.report.ipynb #6c64ace1
+# %% ../../nbs/72_study.report.ipynb #1b956fc1
 def _setting(study, rows):
     "What was run, on what."
-    r = rows.iloc[0]
+    r, each = rows.dropna(subset='ce').iloc[0], lambda k: ', '.join(rows[k].dropna().astype(str).unique()) or 'unknown'
     words = [f"{len(rows)} of {len(study)} runs; {rows.seed.nunique()} paired seeds; {', '.join(rows.model.unique())}.",
-             f"Trained on {r.n_clean} images and {rows.n_blended.max()} blends, scored on {r.n_eval} held-out images.",
+             f"Trained on {r.n_clean:.0f} images and {rows.n_blended.max():.0f} blends, scored on {r.n_eval:.0f} held-out images.",
              f'Images: {r.source}.',
-             f'A run took {rows.seconds.median():.0f} s (median) on {r.device}; hmix_nb {r.version}, torch {r.torch}.']
+             f"A run took {rows.seconds.median():.0f} s (median) on {each('device')}; hmix_nb {each('version')}, "
+             f"commit {each('commit')}, torch {each('torch')}."]
+    if 'error' in rows:
+        words += [f'Failed: {o.labelling}, {o.model}, seed {o.seed}: {o.error}' for o in rows[rows.error.notna()].itertuples()]
     return Ul(*map(Li, words))
 
 def _who(study): return 'simulated people' if study.recipes[0].data == 'digits' else 'people'
 
 def _in_words(rows, who):
     "One sentence: how people's labels with confidence compare with mixup's."
-    if not {'mixup', 'relabel+omega'} <= set(rows.labelling): return ''
+    if not {'mixup', 'relabel+omega'} <= set(rows.dropna(subset='ce').labelling): return ''
     d = paired(rows).loc[('relabel+omega', 'ce')]
     if np.isnan(d.low): return f'One pair gives no interval: relabel+omega minus mixup is {d.difference:+.3f} in CE.'
     verdict = 'lower than' if d.high < 0 else 'higher than' if d.low > 0 else 'not distinguishable from'
     return (f'Against {who}, the cross-entropy with relabel+omega is {verdict} that with mixup: difference '
             f'{d.difference:+.3f} nats, 95 % interval [{d.low:+.3f}, {d.high:+.3f}], {d.pairs:.0f} pairs.')
 
-# %% ../../nbs/72_study.report.ipynb #f25b9f3f
+# %% ../../nbs/72_study.report.ipynb #581a6761
 def report_html(
     study:Study, # What was meant to run
     rows:pd.DataFrame, # What did
     figures=(), # (figure, caption, format) to show after the scores
+    command:str='', # What the reader types to repeat it
 )->str: # A self-contained HTML page
     "Write the report of a study."
-    cut = reductions(study)
+    cut, source = reductions(study), rows.source.iloc[0]
+    if study.table and not source.startswith('original'): cut.loc['images'] = ('the original CIFAR-10 test images', source)
     words = Ul(*(Li(f'{METRICS[k]}: {v}.') for k, v in MEANING.items()))
     parts = [P(study.note, cls='note')] if study.note else []
     parts += [P(_in_words(rows, _who(study))), H2('Scores'), table_html(score_table(summarise(rows), study.table)),
-              P('Mean over runs ± half the 95 % t interval. None trains without blends.', cls='soft'),
-              P(f'Measured on: {rows.source.iloc[0]}.', cls='soft'), words]
+              P('Mean over runs ± half the 95 % t interval. "none" trains without blends.', cls='soft'),
+              P(f'Measured on: {source}.', cls='soft'), words]
     if study.table:
         table = published()[study.table]
         parts.append(P(f"Published: {table['source']}, {table['desc']}.", cls='soft'))
@@ -189,46 +204,53 @@ def report_html(
     if len(cut):
         parts += [H2('Cut down from the full recipe'),
                   P('Each field in which this run differs from our reading of the published recipe:'), table_html(cut)]
-    if 'mixup' in set(rows.labelling) and rows.labelling.nunique() > 1:
-        d = paired(rows).round(4).reset_index().set_index('labelling')
-        parts.append(Details(Summary('Differences to mixup within pairs'), table_html(d)))
+    if 'mixup' in set(rows.dropna(subset='ce').labelling) and rows.labelling.nunique() > 1:
+        d = paired(rows).reset_index().set_index('labelling')
+        d['p'] = ['–' if np.isnan(p) else '< .0001' if p < 1e-4 else f'{p:.4f}' for p in d.p]
+        parts.append(Details(Summary('Differences to mixup within pairs'), table_html(d.round(4)),
+                             P('t tests within pairs; p values are not corrected for their number.', cls='soft')))
     shown = ['labelling', 'model', 'seed', *METRICS, 'seconds', 'recipe']
     parts.append(Details(Summary('All runs'), table_html(rows[shown].round(4).set_index('labelling'))))
     recipes = '\n'.join(f'{recipe_hash(r)}  {as_json(r)}' for r in study.recipes)
     parts.append(Details(Summary('All recipes'), Pre(recipes)))
-    command = f"hmix run {study.name.removesuffix('-quick')}{' --quick' if study.full else ''}"
-    parts.append(Footer(P('Made by ', Code(command), '.')))
+    if command: parts.append(Footer(P('Made by ', Code(command), '.')))
     return html_page(study.title, *parts)
 
-# %% ../../nbs/72_study.report.ipynb #30c3d7d3
+# %% ../../nbs/72_study.report.ipynb #05a17aa5
 def write_report(
     out, # The folder of the study
     study:Study, # What was meant to run
     rows:pd.DataFrame, # What did
     figures=(), # As for `report_html`
+    command:str='', # As for `report_html`
 )->Path: # The page
     "Write `report.html`, `rows.csv` and `recipes.json` into `out`."
     write_atomic(Path(out)/'rows.csv', rows.to_csv(index=False))
+    _write_recipes(out, study)
+    return write_atomic(Path(out)/'report.html', report_html(study, rows, figures, command))
+
+def _write_recipes(out, study):
     recipes = {recipe_hash(r): asdict(r) for r in study.recipes}
     write_atomic(Path(out)/'recipes.json', json.dumps(recipes, indent=1))
-    return write_atomic(Path(out)/'report.html', report_html(study, rows, figures))
 
-# %% ../../nbs/72_study.report.ipynb #39c5c68e
+# %% ../../nbs/72_study.report.ipynb #9f036780
 def run_study(
     study:Study, # From `get_study`
     out, # The folder for rows and report
     *,
     root:str|None=None, # The data folder, as for `DataHub`
+    command:str='', # As for `report_html`
     **kwargs, # On to `run_rows`: n_jobs, device, fresh, progress
 )->Path: # The report
     "Run what is not done yet, then write the report."
-    rows = run_rows(study.recipes, out, root=root, **kwargs)
-    m = material(study.recipes[0], root)
+    _write_recipes(out, study)
+    rows, first = run_rows(study.recipes, out, root=root, **kwargs), study.recipes[0]
+    m = material(first, root)
     who = _who(study)
-    figures = [(plot_labels(m)[0, 0].figure, f'Blends on which {who} and mixup differ much, and the label '
-                                             'that each labelling gives them.', 'png'),
-               (plot_answers(m).figure, f'What {who} answered about the {len(m.stimuli)} blends.', 'svg')]
-    return write_report(out, study, rows, figures)
+    figures = [(plot_labels(m, gamma=first.gamma)[0, 0].figure, f'Blends of seed {first.seed} on which {who} and mixup differ '
+                'much, and the label that each labelling gives them.', 'png'),
+               (plot_answers(m).figure, f'What {who} answered about the {len(m.stimuli)} blends of seed {first.seed}.', 'svg')]
+    return write_report(out, study, rows, figures, command)
 
 def scores_text(
     study:Study, # As for `run_study`

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['Material', 'pool_mean', 'digit_material', 'hmix_material', 'material', 'training_set', 'SkipValidation', 'step_lr',
-           'train', 'run', 'finished', 'run_to_disk', 'run_rows']
+           'train', 'one_thread', 'run', 'finished', 'run_to_disk', 'run_rows']
 
-# %% ../../nbs/71_study.run.ipynb #1ef97a60
-import json, os, platform, subprocess, time
-from dataclasses import asdict, dataclass, replace
+# %% ../../nbs/71_study.run.ipynb #0e9321f7
+import json, platform, subprocess, time, warnings
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 import numpy as np
@@ -19,13 +20,13 @@ from fastai.callback.schedule import ParamScheduler
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import default_device
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 from torch import Tensor
 from tqdm.auto import tqdm
 import hmix_nb
 from .. import __version__
-from ..core import seed_for, write_atomic
-from ..labels import as_soft, as_tensor, confidence_weight, smooth
+from ..core import check_name, seed_for, write_atomic
+from ..labels import as_soft, as_tensor
 from ..data.hub import DataHub
 from ..data.images import CIFAR10_MEAN, CIFAR10_STD, as_floats, cifar10_test, cifar10h, digits, soft_dls, split
 from ..data.simulated import SimulatedParticipants, ambiguity, clean_stimuli, draw_stimuli
@@ -34,8 +35,8 @@ from ..mixing.stimuli import Stimuli, hmix_stimuli
 from ..evaluation.attack import fgsm_loss
 from ..evaluation.scores import score
 from ..train.losses import SoftCrossEntropy
-from ..train.models import mk_model
-from .recipe import Recipe, Study, as_json, from_dict, recipe_hash
+from ..train.models import MODELS, mk_model
+from .recipe import Recipe, recipe_hash
 
 # %% ../../nbs/71_study.run.ipynb #591ab2e8
 @dataclass
@@ -50,29 +51,27 @@ class Material:
     source: str # Where the images and the people come from
     mean_std: tuple # What the network normalises its input with, per channel
 
-# %% ../../nbs/71_study.run.ipynb #d7788be3
+# %% ../../nbs/71_study.run.ipynb #82476f23
 def pool_mean(
     answers:pd.DataFrame, # Every participant's answer to each unblended image, as `judge` gives them
     images, # The `ImageSet` that they saw
     ids, # (M,) positions in it, each of which has answers
-    gamma:float=.005, # Smoothing at full confidence
 )->Tensor: # (M, K) float32 rows, in the order of `ids`
-    "Make each answer a label, smoothed by its own confidence, and average over annotators."
+    "Average what annotators say of each image; their confidence is left out, so that no labelling is favoured."
     a, b = (answers[o].map(images.classes.index).to_numpy() for o in ('class_a', 'class_b'))
     y = pair_rows(answers.lam_h.to_numpy(), a, b, len(images.classes))
-    y = smooth(y, confidence_weight(answers.confidence.to_numpy(), gamma))
     mean = pd.DataFrame(y.numpy()).groupby(answers.id_a.to_numpy()).mean()
     missing = set(ids) - set(mean.index)
     if missing: raise ValueError(f'answers: none for image {min(missing)}; each of ids needs one')
     return as_tensor(mean.loc[ids])
 
-# %% ../../nbs/71_study.run.ipynb #457b0c2b
+# %% ../../nbs/71_study.run.ipynb #91828d7f
 @lru_cache(maxsize=1)
 def _looks_like(): # What each digit could be taken for: the same for every run
     return ambiguity(digits().x, digits().y)
 
 def digit_material(
-    recipe:Recipe, # Uses `seed`, `n_train`, `n_blends`, `pool`, `gamma`
+    recipe:Recipe, # Uses `seed`, `n_train`, `n_blends`, `pool`
     hub=None, # Not needed
 )->Material: # Digits and simulated people
     "Blend digits, and have simulated participants judge the blends and the held-out digits."
@@ -85,13 +84,13 @@ def digit_material(
     stimuli = Stimuli(SimulatedParticipants(seed=part('participants')).judge(blends), images)
     clean = clean_stimuli(images.y, _looks_like(), classes=images.classes, ids=held)
     answers = SimulatedParticipants(recipe.pool, seed=part('held-out pool')).judge(clean, per_stimulus=None)
-    people = pool_mean(answers, images, held, recipe.gamma)
+    people = pool_mean(answers, images, held)
     return Material(as_floats(images.x, train), torch.as_tensor(images.y[train]), stimuli, as_floats(images.x, held),
                     people, torch.as_tensor(images.y[held]), f'{images.source}; participants simulated', ((.5,)*3,)*2)
 
-# %% ../../nbs/71_study.run.ipynb #d1218bc3
+# %% ../../nbs/71_study.run.ipynb #c90826b0
 def hmix_material(
-    recipe:Recipe, # Uses `n_train` and `n_blends`; fewer than all takes the first ones of a seeded order
+    recipe:Recipe, # `n_train` and `n_blends` have to be all, 7,000 and 2,070
     hub:DataHub, # Where the released data is
 )->Material: # CIFAR-10, H-Mix and CIFAR-10H
     "The 7,000 CIFAR-10 images and the 2,070 blends, held against CIFAR-10H on the 3,000."
@@ -103,14 +102,14 @@ def hmix_material(
     return Material(as_floats(images.x, train), torch.as_tensor(images.y[train]), stimuli, as_floats(images.x, held),
                     people, torch.as_tensor(images.y[held]), images.source, (CIFAR10_MEAN, CIFAR10_STD))
 
-# %% ../../nbs/71_study.run.ipynb #e83718e9
+# %% ../../nbs/71_study.run.ipynb #f61a9abd
 def material(
     recipe:Recipe, # Any run
     root:str|None=None, # The data folder, as for `DataHub`
 )->Material: # What the run needs; kept in memory for the next run that needs the same
     "Get together what `recipe` trains on and is scored against."
     digit = recipe.data == 'digits'
-    used = {'data', 'n_train', 'n_blends', 'pool', 'gamma'} | ({'seed'} if digit else set())
+    used = {'data', 'n_train', 'n_blends', 'pool'} | ({'seed'} if digit else set())
     key = Recipe(**{k: v for k, v in asdict(recipe).items() if k in used})
     return _material(key, None if digit else str(DataHub(root).root))
 
@@ -160,7 +159,7 @@ def train(
         else: learn.fit_one_cycle(recipe.epochs, recipe.lr, moms=(recipe.momentum,)*3)
     return learn
 
-# %% ../../nbs/71_study.run.ipynb #554a118c
+# %% ../../nbs/71_study.run.ipynb #aefe039c
 @lru_cache(maxsize=1)
 def _where():
     "What a reader needs to repeat a row: versions and commit."
@@ -175,6 +174,16 @@ def _commit(): # None in an installed package, or where there is no git
     try: return subprocess.run(cmd, capture_output=True, text=True).stdout.strip() or None
     except OSError: return None
 
+@contextmanager
+def one_thread(
+    device, # Where a run computes
+):
+    "On a CPU, add up in one thread and so in one order, however many runs go side by side; then as before."
+    threads = torch.get_num_threads()
+    if torch.device(device).type == 'cpu': torch.set_num_threads(1)
+    try: yield
+    finally: torch.set_num_threads(threads)
+
 def run(
     recipe:Recipe, # What to do
     root:str|None=None, # The data folder, as for `DataHub`
@@ -182,16 +191,17 @@ def run(
 )->dict: # The recipe's fields, the scores, and where they come from
     "Train and score one network."
     device, start = torch.device(default_device() if device is None else device), time.perf_counter()
-    m = material(recipe, root)
-    learn = train(recipe, m, device)
-    s = score(learn.model, m.x_eval, m.people, bin_size=recipe.bin_size)
-    fgsm = fgsm_loss(learn.model, m.x_eval, m.y_eval, eps=recipe.eps)
+    with one_thread(device):
+        m = material(recipe, root)
+        learn = train(recipe, m, device)
+        s = score(learn.model, m.x_eval, m.people, bin_size=recipe.bin_size)
+        fgsm = fgsm_loss(learn.model, m.x_eval, m.y_eval, eps=recipe.eps)
     return dict(recipe=recipe_hash(recipe), **asdict(recipe), ce=s.ce, fgsm=float(fgsm), calib=s.calibration,
                 calib_all=s.calibration_all, accuracy=s.accuracy, n_clean=len(m.x),
                 n_blended=len(learn.dls.train_ds) - len(m.x), n_eval=len(m.x_eval), device=device.type,
                 seconds=round(time.perf_counter() - start, 2), source=m.source, **_where())
 
-# %% ../../nbs/71_study.run.ipynb #fb296937
+# %% ../../nbs/71_study.run.ipynb #498e1772
 def _row_path(out, recipe): return Path(out)/'rows'/f'{recipe_hash(recipe)}.json'
 
 def finished(
@@ -200,9 +210,18 @@ def finished(
     source:str|None=None, # Where its images have to come from; `None` takes any
 )->dict|None: # Its row, or `None` if there is none by this version, on these images
     "Look up what an earlier start has left."
+    row = _read_row(out, recipe)
+    done = row and 'error' not in row and row['version'] == __version__ and source in (None, row['source'])
+    return row if done else None
+
+def _read_row(out, recipe):
     path = _row_path(out, recipe)
-    row = json.loads(path.read_text(encoding='utf-8')) if path.exists() else None
-    return row if row and row['version'] == __version__ and source in (None, row['source']) else None
+    try:
+        row = json.loads(path.read_text(encoding='utf-8'))
+        if {'recipe', 'version', 'source'} <= row.keys(): return row
+    except FileNotFoundError: return None
+    except (ValueError, AttributeError): pass
+    warnings.warn(f'{path} is damaged; that run is done again')
 
 def run_to_disk(
     recipe:Recipe, # What to do
@@ -211,33 +230,37 @@ def run_to_disk(
     device=None, # Where to train
 )->dict: # The row
     "Do one run and write its row at once, whole or not at all."
-    # one thread adds up in one order, however many runs go side by side
-    if torch.device(device or default_device()).type == 'cpu': torch.set_num_threads(1)
-    row = run(recipe, root, device)
+    try: row = run(recipe, root, device)
+    except Exception as e: # one run that diverges shall not stop the others; the report names it
+        row = dict(recipe=recipe_hash(recipe), **asdict(recipe), error=f'{type(e).__name__}: {e}', version=__version__,
+                   source=material(recipe, root).source)
     write_atomic(_row_path(out, recipe), json.dumps(row, indent=1))
     return row
 
-# %% ../../nbs/71_study.run.ipynb #23e6e6a4
+# %% ../../nbs/71_study.run.ipynb #0dbdb24b
 def run_rows(
     recipes, # `Recipe`s
     out, # The folder of the study
     *,
     root:str|None=None, # The data folder
-    n_jobs:int|None=None, # Runs side by side; `None` is one per core, or one on a GPU
+    n_jobs:int|None=None, # Runs side by side, at least 1; `None` is one per core, or one on a GPU
     device=None, # Where to train
     fresh:bool=False, # Run again what is there already?
     progress:bool=True, # Show a progress bar?
-)->pd.DataFrame: # One row a run, in the order of `recipes`
+)->pd.DataFrame: # One row a run, in the order of `recipes`; a run that failed has an `error` and no scores
     "Do the runs that are not done yet, and gather all rows."
+    if n_jobs is not None and n_jobs < 1: raise ValueError(f'n_jobs: found {n_jobs}; allowed is 1 or more')
+    for r in recipes: check_name(r.model, MODELS, 'model')
+    (Path(out)/'rows').mkdir(parents=True, exist_ok=True) # a folder that cannot be written is noticed now, not after hours
     device = torch.device(default_device() if device is None else device).type
     # missing data is said here, before any work
     sources = {k: material(r, root).source for k, r in {o.data: o for o in recipes}.items()}
     todo = [r for r in recipes if fresh or finished(out, r, sources[r.data]) is None]
-    n_jobs = n_jobs or (os.cpu_count() if device == 'cpu' else 1)
+    n_jobs = n_jobs or (cpu_count() if device == 'cpu' else 1)
     jobs = Parallel(n_jobs=min(n_jobs, max(len(todo), 1)), return_as='generator_unordered',
                     **({'inner_max_num_threads': 1} if n_jobs > 1 and device == 'cpu' else {}))
     with tqdm(total=len(recipes), initial=len(recipes)-len(todo), unit='run', disable=not progress, desc='runs') as bar:
         for row in jobs(delayed(run_to_disk)(r, out, root, device) for r in todo):
             bar.set_postfix_str(f"{row['labelling']}, seed {row['seed']}", refresh=False)
             bar.update()
-    return pd.DataFrame([finished(out, r) for r in recipes])
+    return pd.DataFrame([_read_row(out, r) for r in recipes])

@@ -38,7 +38,7 @@ def check_name(
     shown = ', '.join(allowed[:30]) + (f', … ({len(allowed)} in all)' if len(allowed) > 30 else '')
     raise ValueError(f"{arg}: {value!r} is unknown.{did_you_mean(value, allowed)} Allowed: {shown}")
 
-# %% ../nbs/00_core.ipynb #0564f623
+# %% ../nbs/00_core.ipynb #1fe29fa8
 def check_range(
     value, # A number, or anything that numpy reads as an array of numbers
     lo:float=-np.inf, # The smallest value allowed
@@ -51,7 +51,9 @@ def check_range(
     bad = ~np.isfinite(a) | (a < lo) | (a > hi)
     if not bad.any(): return value
     where = f' at position {tuple(map(int, np.argwhere(bad)[0]))}' if a.ndim else ''
-    raise ValueError(f"{arg}: found {float(a[bad].flat[0]):.9g}{where}; allowed is a finite number in [{lo:g}, {hi:g}]")
+    v = float(a[bad].flat[0])
+    shown = repr(v) if lo <= float(f'{v:g}') <= hi else f'{v:g}' # 1.0000001 shall not read as 1
+    raise ValueError(f"{arg}: found {shown}{where}; allowed is a finite number in [{lo:g}, {hi:g}]")
 
 # %% ../nbs/00_core.ipynb #8f2689fa
 def check_lengths(

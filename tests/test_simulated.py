@@ -156,11 +156,10 @@ def test_clean_images():
     assert made.lam_f.tolist() == [.667, 1., .8]
     with pytest.raises(ValueError, match='y has 2, p has 1'): clean_stimuli([0, 1], p[:1])
 
-def test_speed(blends):
+def test_a_panel_answers_everything_once():
     people, stimuli = SimulatedParticipants(20), draw_stimuli(load_digits().target, 23, classes=CLASSES)[:1000]
-    start = time.perf_counter()
-    assert len(people.judge(stimuli, None)) == 20_000
-    assert time.perf_counter() - start < 1.5 # some .1 s when the machine is free
+    answers = people.judge(stimuli, None)
+    assert len(answers) == 20_000 and not answers.duplicated(['participant', 'stimulus']).any()
 
 @pytest.mark.parametrize('change, message', [
     (dict(lam_f=1.2), 'lam_f: found 1.2'), (dict(lam_f=np.nan), 'lam_f: found nan'),

@@ -8,8 +8,10 @@ __all__ = ['data', 'run', 'parser', 'main']
 # %% ../nbs/98_cli.ipynb #2c19032f
 import argparse, os, shlex, sys, warnings
 
-# %% ../nbs/98_cli.ipynb #ec5c85ad
-def data(args):
+# %% ../nbs/98_cli.ipynb #9f51930a
+def data(
+    args, # Parsed: `root`, `fetch`
+)->int: # What the shell sees: 1 if a file that is there is not the released one
     "Show the files that the hub knows, or fetch them."
     from hmix_nb.data.hub import DataHub
     hub = DataHub(args.root)
@@ -19,13 +21,15 @@ def data(args):
     status = hub.status()
     return int((status.present & ~status.verified).any()) # what is missing can be fetched; what is altered is an error
 
-# %% ../nbs/98_cli.ipynb #4dc4c90f
+# %% ../nbs/98_cli.ipynb #03f726d2
 def _quiet(): # fastai 2.8 calls what newer PyTorch deprecates; a user of `hmix` can do nothing about it
     had, ours = os.environ.get('PYTHONWARNINGS', ''), 'ignore::FutureWarning:torch.jit._script'
     if ours not in had: os.environ['PYTHONWARNINGS'] = f'{had},{ours}'.strip(',') # for runs in other processes
     warnings.filterwarnings('ignore', category=FutureWarning, module='torch.jit._script')
 
-def run(args):
+def run(
+    args, # Parsed: `study`, `quick`, `out`, `seeds`, `labelling`, `jobs`, `fresh`, `root`, `command_line`
+)->int: # What the shell sees: 0
     "Run a study and write its report."
     from hmix_nb.study.recipe import STUDIES, get_study, reductions
     if args.study is None:

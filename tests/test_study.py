@@ -10,7 +10,7 @@ from hmix_nb.evaluation.attack import fgsm_loss
 from hmix_nb.evaluation.scores import score
 from hmix_nb.study import run as study_run
 from hmix_nb.study.recipe import LABELLINGS, demo, get_study, grid, published, recipe_hash, reductions
-from hmix_nb.study.report import paired, report_html, run_study, score_table, summarise
+from hmix_nb.study.report import paired, report_html, run_study, score_table, scores_text, summarise
 from hmix_nb.study.run import digit_material, finished, material, run, run_rows, train, training_set
 
 TINY = replace(demo().recipes[0], epochs=1, n_train=100, n_blends=45, pool=5)
@@ -89,12 +89,17 @@ def test_the_verdict_has_the_right_sign(by, word):
                                                        commit='c', torch='2', recipe='r')
     assert f'relabel+omega {word} that with mixup' in report_html(demo(), rows)
 
-def test_unknown_labellings_and_more_axes_stay_in_the_tables():
+def made_folder(rows, path):
+    rows.assign(source='a stand-in').to_csv(path/'rows.csv', index=False)
+    return path
+
+def test_unknown_labellings_and_more_axes_stay_in_the_tables(tmp_path):
     rows = made_rows(mine=.3)
     assert summarise(rows).index.tolist() == ['mixup', 'relabel+omega', 'mine']
     both = pd.concat([rows.assign(epochs=1), rows.assign(epochs=2)])
     d = paired(both).loc[('mine', 'ce')]
     assert d.pairs == 16 and abs(d.difference - .3) < .05
+    assert scores_text(replace(demo(), table=None), made_folder(rows, tmp_path)).endswith('Measured on: a stand-in')
     with pytest.raises(ValueError, match='table: '): score_table(summarise(rows), 'uai_9')
 
 def test_published_cells_stand_in_their_own_rows():

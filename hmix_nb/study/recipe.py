@@ -103,7 +103,7 @@ def grid(
     for k, values in axes.items(): out = [replace(o, **{k: v}) for o in out for v in values]
     return tuple(out)
 
-# %% ../../nbs/70_study.recipe.ipynb #a80625e0
+# %% ../../nbs/70_study.recipe.ipynb #8b31c899
 STUDIES = {} # name -> function of `quick` that makes the study
 
 def register(make): # A function of `quick`, named after its study, '_' for '-'
@@ -112,7 +112,9 @@ def register(make): # A function of `quick`, named after its study, '_' for '-'
     return make
 
 @register
-def demo(quick=False):
+def demo(
+    quick:bool=False, # Two seeds instead of five
+)->Study: # 30 runs, or 12
     "Embedded digits and simulated participants, all six labellings."
     base = Recipe(data='digits', model='preact_small', width=8, epochs=12, batch_size=64, schedule='one-cycle',
                   n_train=300, n_blends=450, pool=20, bin_size=100)
@@ -125,9 +127,11 @@ def demo(quick=False):
     if not quick: return full
     return replace(full, name='demo-quick', recipes=grid(base, seed=range(2), labelling=LABELLINGS), full=full)
 
-# %% ../../nbs/70_study.recipe.ipynb #83b07c81
+# %% ../../nbs/70_study.recipe.ipynb #0e105486
 @register
-def uai_table2(quick=False):
+def uai_table2(
+    quick:bool=False, # A small net, 10 epochs and two seeds instead
+)->Study: # 60 runs, or 12
     "UAI Table 2: the 7,000 CIFAR-10 images and H-Mix's 2,070 blends, all six labellings."
     base = Recipe(data='h-mix', epochs=200, drops=(101, 151))
     full = Study('uai-table2', 'UAI Table 2: which labels for the blends?',
@@ -158,8 +162,11 @@ def get_study(
     if runs == study.recipes: return study
     return replace(study, name=f'{study.name}-part', recipes=runs, full=study.full or study) # a part has its own report
 
-# %% ../../nbs/70_study.recipe.ipynb #1d71d672
-def values_of(recipes, name): # The distinct values of one field, in order
+# %% ../../nbs/70_study.recipe.ipynb #4269a00b
+def values_of(
+    recipes, # `Recipe`s
+    name:str, # A field of them
+)->list: # Its distinct values, in order
     "What `recipes` use for the field `name`."
     return list(dict.fromkeys(getattr(r, name) for r in recipes))
 

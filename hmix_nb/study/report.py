@@ -65,8 +65,12 @@ def paired(
     out = pd.DataFrame(out, columns=['labelling', 'metric', 'difference', 'low', 'high', 'p', 'pairs'])
     return out.set_index(['labelling', 'metric'])
 
-# %% ../../nbs/72_study.report.ipynb #46394535
-def plus_minus(mean, half, digits=3): # One cell of a table
+# %% ../../nbs/72_study.report.ipynb #954bcc0f
+def plus_minus(
+    mean:float, # Of the runs
+    half:float, # Half of its interval; left out if it is not a number
+    digits:int=3, # After the point
+)->str: # One cell of a table
     "Write a mean and its interval as `1.48 ± 0.06`."
     return f'{mean:.{digits}f}' + ('' if np.isnan(half) else f' ± {half:.{digits}f}')
 
@@ -179,7 +183,7 @@ def _in_words(rows, who):
     return (f'Against {who}, the cross-entropy with relabel+omega is {verdict} that with mixup: difference '
             f'{d.difference:+.3f} nats, 95 % interval [{d.low:+.3f}, {d.high:+.3f}], {d.pairs:.0f} pairs.')
 
-# %% ../../nbs/72_study.report.ipynb #581a6761
+# %% ../../nbs/72_study.report.ipynb #e0b00b6f
 def report_html(
     study:Study, # What was meant to run
     rows:pd.DataFrame, # What did
@@ -188,7 +192,8 @@ def report_html(
 )->str: # A self-contained HTML page
     "Write the report of a study."
     cut, source = reductions(study), rows.source.iloc[0]
-    if study.table and not source.startswith('original'): cut.loc['images'] = ('the original CIFAR-10 test images', source)
+    if study.table and not source.startswith('original'): # the full text stands under the scores; here it would push a column away
+        cut.loc['images'] = ('original CIFAR-10 test set', 'a stand-in, see "Measured on"')
     words = Ul(*(Li(f'{METRICS[k]}: {v}.') for k, v in MEANING.items()))
     parts = [P(study.note, cls='note')] if study.note else []
     parts += [P(_in_words(rows, _who(study))), H2('Scores'), table_html(score_table(summarise(rows), study.table)),
@@ -233,7 +238,7 @@ def _write_recipes(out, study):
     recipes = {recipe_hash(r): asdict(r) for r in study.recipes}
     write_atomic(Path(out)/'recipes.json', json.dumps(recipes, indent=1))
 
-# %% ../../nbs/72_study.report.ipynb #9f036780
+# %% ../../nbs/72_study.report.ipynb #738a6f56
 def run_study(
     study:Study, # From `get_study`
     out, # The folder for rows and report
@@ -256,5 +261,6 @@ def scores_text(
     study:Study, # As for `run_study`
     out, # The folder of the study
 )->str: # The scores of the report, for a terminal
-    "Read `rows.csv` and write its scores as a text table."
-    return score_table(summarise(pd.read_csv(Path(out)/'rows.csv')), study.table).to_string()
+    "Read `rows.csv` and write its scores as a text table, with what they were measured on."
+    rows = pd.read_csv(Path(out)/'rows.csv')
+    return f'{score_table(summarise(rows), study.table).to_string()}\nMeasured on: {rows.source.iloc[0]}'

@@ -21,10 +21,10 @@ def _check(df, columns, by):
 
 def _codes(df, by): return [pd.factorize(df[c])[0] for c in by]
 
-# %% ../nbs/03_stats.ipynb #06f05cbf
+# %% ../nbs/03_stats.ipynb #e293af2b
 def _variances(fit, groups):
     "Per coefficient the largest of the two-way and the one-way variances: a sum less a part may come out below either."
-    if min(g.max() for g in groups) < 1: return np.full(len(fit.params), np.nan) # one person or one stimulus: nobody can tell
+    if min(g.max() for g in groups) < 1: return np.full(len(fit.params), np.nan) # one person, or one stimulus
     covs = cov_cluster_2groups(fit, *groups) if len(groups) == 2 else [cov_cluster(fit, groups[0])]
     return np.max([np.diag(c) for c in covs], axis=0)
 
@@ -48,8 +48,8 @@ def two_way(
     se, few = np.sqrt(_variances(fit, groups)), min(g.max() for g in groups)
     half = stats.t.ppf((1+level)/2, max(few, 1))*se
     p = 2*stats.t.sf(np.abs(np.divide(fit.params, se, where=se > 0, out=np.full(len(se), np.nan))), max(few, 1))
-    return pd.DataFrame(dict(estimate=fit.params, se=se, low=fit.params-half, high=fit.params+half, p=p, df=few, n=len(df)),
-                        index=['intercept', *x])
+    ends = dict(low=fit.params-half, high=fit.params+half)
+    return pd.DataFrame(dict(estimate=fit.params, se=se, **ends, p=p, df=few, n=len(df)), index=['intercept', *x])
 
 # %% ../nbs/03_stats.ipynb #c8f440d1
 def crossed_weights(
@@ -68,7 +68,7 @@ def crossed_weights(
         weights *= g.multinomial(n, np.full(n, 1/n), size=int(n_boot))[:, codes]
     return weights
 
-# %% ../nbs/03_stats.ipynb #c93bc1da
+# %% ../nbs/03_stats.ipynb #161b116b
 def bootstrap(
     df:pd.DataFrame, # One row per answer
     statistic, # Called with the weights of the rows, (len(df),); returns a number or a Series
@@ -77,26 +77,33 @@ def bootstrap(
     by=('participant', 'stimulus'), # What is drawn
     seed:int=0, # The same seed, the same interval
     level:float=.95, # Of the interval
+    vectorized:bool=False, # Does `statistic` take (B, len(df)) weights at once, and return (B,) or (B, M) numbers?
 )->pd.DataFrame: # `estimate, low, high, n_boot`, a row per number; `n_boot` counts the draws that gave a number
     "Interval of any statistic, by drawing people and stimuli anew."
     check_range(level, 0, 1, 'level')
-    weights = crossed_weights(df, n_boot, by=by, seed=seed)
-    estimate = pd.Series(statistic(np.ones(len(df), np.int64)))
-    drawn = np.array([np.asarray(statistic(w), float).reshape(-1) for w in weights if w.any()])
-    if len(drawn) and drawn.shape[1] != len(estimate):
-        raise ValueError(f'statistic: returned {len(estimate)} numbers for all rows and {drawn.shape[1]} for a draw; allowed is one length')
-    alone = min(g.max() for g in _codes(df, [by] if isinstance(by, str) else by)) < 1
+    weights, once = crossed_weights(df, n_boot, by=by, seed=seed), np.ones((1, len(df)), np.int64)
+    if vectorized: estimate, drawn = pd.Series(np.ravel(statistic(once))), np.reshape(statistic(weights), (len(weights), -1))
+    else: estimate, drawn = pd.Series(statistic(once[0])), np.array([np.ravel(statistic(w)) for w in weights], float)
+    if drawn.shape[1] != len(estimate):
+        raise ValueError(f'statistic: returned {len(estimate)} numbers for all rows and {drawn.shape[1]} for a draw; '
+                         'allowed is one length')
     ends = np.full((2, len(estimate)), np.nan)
-    if not alone: # drawing one person again and again says nothing about people
+    if min(g.max() for g in _codes(df, [by] if isinstance(by, str) else by)) > 0: # nobody to draw beside the only one
         for j, v in enumerate(drawn.T):
             if (ok := np.isfinite(v)).any(): ends[:, j] = np.quantile(v[ok], [(1-level)/2, (1+level)/2])
     return pd.DataFrame(dict(estimate=estimate, low=ends[0], high=ends[1], n_boot=np.isfinite(drawn).sum(0)))
 
+# %% ../nbs/03_stats.ipynb #3714f47b
 def weighted_quantile(
     values, # (N,) numbers
-    weights, # (N,) whole numbers, at least one above 0: how often each counts
-    q=.5, # Quantiles asked for, in [0, 1]
-): # As `np.quantile(np.repeat(values, weights), q)`; not a number where all weights are 0
+    weights, # (N,) whole numbers of 0 or more: how often each counts; or (B, N) of them
+    q=.5, # Quantiles asked for, in [0, 1]: one, or (Q,)
+): # As `np.quantile(np.repeat(values, weights), q)`, for each row of weights; not a number where all are 0
     "Quantiles of `values` repeated `weights` times."
-    values = np.repeat(np.asarray(values, float), weights)
-    return np.quantile(values, q) if len(values) else np.full(np.shape(q), np.nan)
+    order, q = np.argsort(values, kind='stable'), np.asarray(check_range(q, 0, 1, 'q'), float)
+    v, cum = np.asarray(values, float)[order], np.cumsum(np.asarray(weights)[..., order], -1)
+    total = cum[..., -1:]
+    at = q.ravel()*(total-1) # between which of the repeated values, (..., Q)
+    below, above = ((cum[..., None, :] <= o[..., None]).sum(-1).clip(max=len(v)-1) for o in (np.floor(at), np.ceil(at)))
+    out = np.where(total > 0, v[below] + (at - np.floor(at))*(v[above] - v[below]), np.nan)
+    return out.reshape(out.shape[:-1] + q.shape)[()]

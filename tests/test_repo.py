@@ -51,7 +51,9 @@ def test_outputs_hold_no_machine_paths_or_warnings(nb):
     text = json.dumps([{k: v for k, v in o.get('data', {}).items() if k.startswith('text/')} or o.get('text', '') for o in outs])
     assert not re.search(r'(?<![\w.:/])/(?:[\w.-]+/){2,}|[A-Z]:\\\\|\.venv', text)
 
-@pytest.mark.parametrize('module', ['core', 'figures', 'stats', 'data.hub', 'data.judgments', 'data.simulated', 'study.recipe', 'cli'])
+@pytest.mark.parametrize('module', [
+    'core', 'figures', 'stats', 'batchfit', 'data.hub', 'data.judgments', 'data.simulated', 'mixing.fits', 'analysis.report',
+    'analysis.prediction', 'study.recipe', 'cli'])
 def test_stays_without_torch(module):
     code = f"import sys, hmix_nb.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0

@@ -15,7 +15,7 @@ from ..core import CIFAR10, Stimulus, check_lengths, check_name, check_range, ch
 from ..figures import MIXUP, PEOPLE, describe, new_figure
 from ..stats import bootstrap, weighted_quantile
 
-# %% ../../nbs/42_analysis.categorical.ipynb #2c23e1e8
+# %% ../../nbs/42_analysis.categorical.ipynb #fb6c391d
 def simulate_answers(
     p, # (N, K) shares of the classes, by image
     classes=CIFAR10, # Class names, by column
@@ -27,7 +27,8 @@ def simulate_answers(
     "Fill in the form for each image, as people would who see `p` a little differently each."
     check_lengths(classes=classes, row=np.asarray(p)[0])
     p, g = np.asarray(check_range(p, 0, 1, 'p'), float), rng(seed, 'categorical answers')
-    names, classes = [f'image_{i}' for i in range(len(p))] if index is None else list(index), np.array(classes)
+    names, classes = [f'image_{i}' for i in range(len(p))], np.array(classes, dtype=object)
+    if index is not None: names = list(index)
     rows = []
     for who in range(n_people):
         for position, i in enumerate(g.permutation(len(p))):
@@ -35,13 +36,13 @@ def simulate_answers(
             (one, two), share = np.argsort(-q, kind='stable')[:2], np.round(q*20)/20
             other = share[two] > 0
             impossible = tuple(classes[(q < .02) & ~np.isin(np.arange(len(q)), (one, two))])
-            rows.append((f'sim{seed}-{who:03d}', names[i], classes[p[i].argmax()], i, classes[one], max(share[one], .05),
-                         classes[two] if other else None, share[two] if other else np.nan, impossible, False, '',
-                         False, position, 25*(1.+position)**-.18*np.exp(.4*g.normal()), 0))
-    return pd.DataFrame(rows, columns=['participant', 'stimulus', 'class_a', 'id_a', 'first', 'first_prob', 'second', 'second_prob',
-                                       'impossible', 'repaired', 'repairs', 'repeat', 'position', 'rt_s', 'session'])
+            rows.append(dict(participant=f'sim{seed}-{who:03d}', stimulus=names[i], class_a=classes[p[i].argmax()],
+                id_a=i, first=classes[one], first_prob=max(share[one], .05), second=classes[two] if other else None,
+                second_prob=share[two] if other else np.nan, impossible=impossible, repaired=False, repairs='',
+                repeat=False, position=position, rt_s=25*(1.+position)**-.18*np.exp(.4*g.normal()), session=0))
+    return pd.DataFrame(rows)
 
-# %% ../../nbs/42_analysis.categorical.ipynb #05580c5f
+# %% ../../nbs/42_analysis.categorical.ipynb #b2cee153
 def answer_summary(
     df:pd.DataFrame, # As `data.judgments.categorical` returns it
     n_classes:int=10, # K
@@ -51,9 +52,12 @@ def answer_summary(
     own = (df['first'] == df.class_a) | (df['first'] == df.get('class_b', df.class_a))
     people = df[~df.repeat].groupby('stimulus').participant.nunique()
     rt = df.rt_s if 'rt_s' in df else pd.Series(np.nan, df.index)
-    rows = dict(participants=(df.participant.nunique(), 'distinct people'), stimuli=(df.stimulus.nunique(), 'distinct images'),
-                answers=(len(df), 'forms, repeats included'), repeats=(df.repeat.sum(), 'forms about an image seen before'),
-                people_min=(people.min(), 'fewest people on an image'), people_max=(people.max(), 'most people on an image'),
+    rows = dict(participants=(df.participant.nunique(), 'distinct people'),
+                stimuli=(df.stimulus.nunique(), 'distinct images'),
+                answers=(len(df), 'forms, repeats included'),
+                repeats=(df['repeat'].sum(), 'forms about an image seen before'),
+                people_min=(people.min(), 'fewest people on an image'),
+                people_max=(people.max(), 'most people on an image'),
                 median_s=(rt.median(), 'seconds per form, median'), mean_s=(rt.mean(), 'seconds per form, mean'),
                 own_class=(own.mean(), 'share of forms whose first class is one of the image'),
                 first_prob=(df.first_prob.mean(), 'mean probability of the first class'),
@@ -61,7 +65,7 @@ def answer_summary(
                 possible=(n_classes - df.impossible.map(len).mean(), 'classes not ruled out, mean'))
     return pd.DataFrame(rows, index=['value', 'what']).T
 
-# %% ../../nbs/42_analysis.categorical.ipynb #3a4f6cc9
+# %% ../../nbs/42_analysis.categorical.ipynb #cda75b34
 _LABELS = {'h-mix': 'h-mix/hmix_individ_soft_labels.json', 'cifar-10s': 'cifar-10s/cifar10s_t2clamp_redist10.json'}
 
 def released_labels(
@@ -70,32 +74,35 @@ def released_labels(
     classes=CIFAR10, # Class names, by column
 )->pd.DataFrame: # One row per form, repeats included; index `stimulus`, a column per class; rows sum to 1
     "Read the labels that were released with a study."
-    path = Path(source) if isinstance(source, (str, os.PathLike)) else source.path(_LABELS[check_name(study, _LABELS, 'study')])
-    lists = json.loads(Path(path).read_text(encoding='utf-8'))
-    names = [k.removesuffix('.png') for k, v in lists.items() for _ in v]
-    if study == 'cifar-10s': names = [int(k) for k in names]
-    table = pd.DataFrame([row for v in lists.values() for row in v], index=pd.Index(names, name='stimulus'), columns=list(classes))
+    name = _LABELS[check_name(study, _LABELS, 'study')]
+    path = Path(source) if isinstance(source, (str, os.PathLike)) else source.path(name)
+    lists = json.loads(path.read_text(encoding='utf-8'))
+    key = int if study == 'cifar-10s' else lambda k: k.removesuffix('.png')
+    index = pd.Index([key(k) for k, v in lists.items() for _ in v], name='stimulus')
+    table = pd.DataFrame([row for v in lists.values() for row in v], index=index, columns=list(classes))
     check_range(table, 0, 1, path.name)
     check_range(table.sum(axis=1), 1-1e-6, 1+1e-6, f'{path.name}: sum of a label')
     return table
 
-# %% ../../nbs/42_analysis.categorical.ipynb #b3cbb4cc
+# %% ../../nbs/42_analysis.categorical.ipynb #9a078f04
 def off_endpoint_mass(
     labels:pd.DataFrame, # One row per form; index `stimulus`, the name of a blend, and a column per class
 )->pd.DataFrame: # One row per blend: `lam_f`, `mass_a` and `mass_b` on its two classes, `off` on all others, `n` forms
     "Say how much of each blend's mean label lies on classes that were not blended (thesis 5.1.2)."
     check_lengths(labels=labels)
     parts = {name: Stimulus.parse(name, classes=list(labels.columns)) for name in labels.index.unique()}
-    if bare := [k for k, s in parts.items() if s.lam_f is None]: raise ValueError(f'labels: {bare[0]!r} is no blend; it has no lam_f')
+    if bare := [k for k, s in parts.items() if s.lam_f is None]:
+        raise ValueError(f'labels: {bare[0]!r} is no blend; it has no lam_f')
     mean, n = labels.groupby(level=0).mean(), labels.groupby(level=0).size()
-    rows = [(name, s.lam_f, s.class_a, s.class_b, mean.at[name, s.class_a], mean.at[name, s.class_b], n[name])
-            for name, s in parts.items()]
-    table = pd.DataFrame(rows, columns=['stimulus', 'lam_f', 'class_a', 'class_b', 'mass_a', 'mass_b', 'n']).set_index('stimulus')
+    rows = [dict(stimulus=name, lam_f=s.lam_f, class_a=s.class_a, class_b=s.class_b, mass_a=mean.at[name, s.class_a],
+                 mass_b=mean.at[name, s.class_b], n=n[name]) for name, s in parts.items()]
+    table = pd.DataFrame(rows).set_index('stimulus')
     return table.assign(off=(1 - table.mass_a - table.mass_b).clip(0))
 
 def endpoint_correlation(
     mass:pd.DataFrame, # From `off_endpoint_mass`
-    seed:int=0, # Of the bootstrap over blends
+    n_boot:int=1000, # Draws of blends, for the interval
+    seed:int=0, # Of these draws
 )->pd.DataFrame: # One row: `estimate, low, high, n_boot`
     "Pearson's r between the mass on a class and its share of the pixels, both classes of each blend (thesis 5.1.2)."
     check_table(mass, 'lam_f', 'mass_a', 'mass_b')
@@ -105,16 +112,17 @@ def endpoint_correlation(
         c = np.cov(share, got, fweights=w) if w.sum() > 1 else np.full((2, 2), np.nan)
         return c[0, 1]/np.sqrt(c[0, 0]*c[1, 1]) if min(c[0, 0], c[1, 1]) > 0 else np.nan
     rows = mass.reset_index(names='stimulus')
-    return bootstrap(rows, r, by='stimulus', seed=seed).rename(index={0: 'r'})
+    return bootstrap(rows, r, by='stimulus', n_boot=n_boot, seed=seed).rename(index={0: 'r'})
 
-# %% ../../nbs/42_analysis.categorical.ipynb #bcd5340f
+# %% ../../nbs/42_analysis.categorical.ipynb #7350d2eb
 def plot_off_endpoint(
     mass:pd.DataFrame, # From `off_endpoint_mass`
 ): # The Axes
     "Draw the mass on each class of each blend over the class's share of the pixels."
     share, got = np.r_[mass.lam_f, 1-mass.lam_f], np.r_[mass.mass_a, mass.mass_b]
     fig, ax = new_figure(size=(4.6, 3.4))
-    ax.plot(share + rng('jitter').uniform(-.015, .015, len(share)), got, '.', ms=4, color='.65', label='one class of one blend')
+    jitter = rng('jitter').uniform(-.015, .015, len(share))
+    ax.plot(share + jitter, got, '.', ms=4, color='.65', label='one class of one blend')
     grid = np.unique(share)
     q = np.array([np.quantile(got[share == s], [.25, .5, .75]) for s in grid])
     ax.fill_between(grid, q[:, 0], q[:, 2], color=PEOPLE, alpha=.2, lw=0, label='middle half')
@@ -124,11 +132,11 @@ def plot_off_endpoint(
     title = f'{mass.off.mean():.0%} of the mass lies on classes that were not blended'
     return describe(ax, title, 'share of the class in the pixels, λ_f', 'mass that people give it')
 
-# %% ../../nbs/42_analysis.categorical.ipynb #c5ecc83c
+# %% ../../nbs/42_analysis.categorical.ipynb #e2072d93
 def against_votes(
     labels:pd.DataFrame, # One row per form; index: the number of the image
     probs, # (N, K) shares of the votes for each class, by image
-)->pd.DataFrame: # One row per image: `entropy` and `entropy_votes` in nats, `top_agrees`, `wasserstein`, `l1`, `n` forms
+)->pd.DataFrame: # One row per image: `entropy, entropy_votes` in nats, `top_agrees, wasserstein, l1`, `n` forms
     "Compare the mean label of each image with its votes."
     check_lengths(labels=labels)
     mean, n = labels.groupby(level=0).mean(), labels.groupby(level=0).size()

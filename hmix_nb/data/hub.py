@@ -227,6 +227,14 @@ def path(self:DataHub,
     if not ok: raise DataError(f'{name} in {self.root} is {state}\n{_mend(f, path)}', {name: state})
     return path
 
+# %% ../../nbs/10_data.hub.ipynb #350ee79c
+@patch
+def has(self:DataHub,
+    name:str, # As for `path`
+)->bool: # `path` would not have to download it
+    "Is file `name` there, whatever it holds?"
+    return (self.root/self.files[check_name(name, list(self.files), 'name')].name).exists()
+
 # %% ../../nbs/10_data.hub.ipynb #11694a94
 @patch
 def names(self:DataHub,

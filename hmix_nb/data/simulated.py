@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['name_stimuli', 'draw_stimuli', 'Population', 'SimulatedParticipants', 'ambiguity', 'clean_stimuli']
 
-# %% ../../nbs/12_data.simulated.ipynb #055f77ca
+# %% ../../nbs/12_data.simulated.ipynb #85c43016
 import hashlib
 from dataclasses import dataclass
 from itertools import combinations
@@ -13,9 +13,8 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 from scipy.interpolate import PchipInterpolator
+from scipy.ndimage import uniform_filter1d
 from scipy.special import expit, logit, ndtri
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.neighbors import KNeighborsClassifier
 from ..core import CIFAR10, Stimulus, check_lengths, check_name, check_range, did_you_mean, rng
 
 # %% ../../nbs/12_data.simulated.ipynb #9f3363e6
@@ -211,7 +210,36 @@ def judge(self:SimulatedParticipants,
     asked.insert(0, 'participant', np.array(self.names)[who])
     return asked.assign(lam_h=h, confidence=c, repeat=again, position=position, rt_s=rt, round=0)
 
-# %% ../../nbs/12_data.simulated.ipynb #e16d716e
+# %% ../../nbs/12_data.simulated.ipynb #179e1a87
+@patch
+def midpoint(self:SimulatedParticipants,
+    pairs:pd.DataFrame, # One row per pair of images: `class_a, id_a, class_b, id_b`
+    per_pair:int|None=5, # How many people see each pair; `None`: everybody sees all
+    *,
+    interface:str='construct', # Or 'select-shuffled', where there is no start
+    start=(.1, .9), # Where 'construct' starts: one share, or several that people take in turn
+    pull:float=.1, # Log-odds off half and half that people put up with rather than go from 0 to 1
+    n_repeats:int=0, # How many pairs each person sees again at the end; 2 in H-Mix
+)->pd.DataFrame: # The columns of `data.judgments.construct`, by participant and position; answers are 0, .1, … 1
+    "Ask which blend looks half and half."
+    construct = check_name(interface, ('construct', 'select-shuffled'), 'interface') == 'construct'
+    check_range(pull, 0, arg='pull')
+    df = _check_stimuli(pairs.assign(stimulus=range(len(pairs)), lam_f=.5))
+    df['stimulus'] = [Stimulus(None, r.class_a, r.id_a, r.class_b, r.id_b).pair for r in df.itertuples()]
+    who, what, again = _plan(self, _check_stimuli(df), per_pair, n_repeats)
+    lams, asked = np.arange(11)/10, df.iloc[what].reset_index(drop=True)
+    blends = name_stimuli(df.loc[df.index.repeat(11)].assign(lam_f=np.tile(lams, len(df))))
+    z, _ = _perceive(self, who.repeat(11), blends.iloc[(what[:, None]*11 + range(11)).ravel()], again.repeat(11))
+    off = np.abs(uniform_filter1d(z.reshape(-1, 11), 3, mode='nearest'))
+    start = np.resize(check_range(start, 0, 1, 'start') if construct else np.nan, self.n)[who]
+    h = lams[(off + np.nan_to_num(pull*np.abs(lams - start[:, None]))).argmin(1)]
+    position = pd.Series(who).groupby(who).cumcount().to_numpy()
+    out = asked[['stimulus', *_WHAT[:-1]]].rename(columns=dict(stimulus='pair'))
+    for i, (k, v) in enumerate(dict(participant=np.array(self.names)[who], interface=interface, start=start).items()):
+        out.insert(i, k, v)
+    return out.assign(lam_h=h, lam_raw=h, repeat=again, position=position, rt_s=_respond(self, who, asked, again, position)[2])
+
+# %% ../../nbs/12_data.simulated.ipynb #094362ae
 def ambiguity(
     x, # (N, ...) images, as arrays of numbers
     y, # (N,) class indices
@@ -221,6 +249,8 @@ def ambiguity(
 )->np.ndarray: # (N, K) shares of the classes among the neighbours of each image
     "Say what each image could be taken for, by the labels of its nearest neighbours in the other folds."
     check_lengths(x=x, y=y)
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict # here: slow to import, and for this alone
+    from sklearn.neighbors import KNeighborsClassifier
     x, folds = np.asarray(x).reshape(len(x), -1), StratifiedKFold(n_folds, shuffle=True, random_state=seed)
     return cross_val_predict(KNeighborsClassifier(n_neighbors), x, y, cv=folds, method='predict_proba')
 

@@ -1,0 +1,158 @@
+"The analysis as a whole: released, one's own and made-up answers; claims; the command."
+import json, subprocess, sys
+from dataclasses import replace
+from pathlib import Path
+import numpy as np, pandas as pd
+import pytest
+from hmix_nb.analysis.answers import load_answers, own_answers, read_table, simulated_answers
+from hmix_nb.analysis.claims import claims, compare, mark, measure
+from hmix_nb.analysis.report import CAPTIONS, analyse, write_analysis
+from hmix_nb.cli import main
+
+@pytest.fixture(scope='module')
+def made(): return simulated_answers()
+
+@pytest.fixture(scope='module')
+def released(hub): return load_answers()
+
+def own(tmp_path, df, name='mine.csv'):
+    df.to_csv(tmp_path/name, index=False)
+    return own_answers(tmp_path/name)
+
+def test_the_same_seed_the_same_people(made):
+    again, other = simulated_answers(), simulated_answers(seed=1)
+    for k, t in made.tables().items():
+        pd.testing.assert_frame_equal(t, again.tables()[k])
+        assert not t.lam_h.equals(other.tables()[k].lam_h)
+
+def test_every_claim_has_all_it_needs():
+    for study in ('h-mix', 'cifar-10s'):
+        c = claims(study)
+        assert c.index.is_unique and c[['where', 'claim', 'published', 'definition']].map(bool).all().all()
+        numbers = c[c['values'].notna()]
+        assert numbers.digits.notna().all()
+        assert (c['values'].notna() | c.words.notna() | (c.why != '')).all()
+        for i, r in numbers.iterrows(): # the text says the numbers
+            if i not in ('A21', 'C3p'): assert len(r['values']) == len(r.published.split(', ')), i
+
+@pytest.mark.parametrize('ours, said', [([.865, .135], 'same'), ([.875, .125], 'same'), ([.8649, .135], 'differs'), ([.87], 'differs'),
+                                        (None, 'not recomputable'), ([np.nan, .13], 'differs')])
+def test_mark(ours, said): assert mark(claims().loc['C4c'], ours) == said
+
+def test_what_differs_is_known_and_explained(released):
+    c = compare(released)
+    assert c.index[c['mark'] == 'differs'].tolist() == ['A9', 'B5x', 'B6x', 'C3p', 'C4d', 'E2']
+    assert not (c['mark'] == 'not recomputable').any()
+    assert (c.why[c['mark'] != 'same'] != '').all()
+    ours = measure(released)
+    assert ours['B5'] == [9] and ours['B6'] == [101] and ours['B5x'] == [11] and ours['B6x'] == [107]
+    np.testing.assert_allclose(ours['C3p'], [.121, .136, .143], atol=5e-4)
+
+def test_a_wrong_table_is_seen(released):
+    "A claim is compared with the data, not with itself."
+    fewer = replace(released, coefficient=released.coefficient[~released.coefficient['repeat']])
+    c = compare(fewer)
+    assert {'C4c', 'G1', 'A17'} <= set(c.index[c['mark'] == 'differs'])
+
+def test_cifar10s(hub):
+    c = compare(load_answers('cifar-10s'))
+    assert c.index[c['mark'] != 'same'].tolist() == ['H8', 'H14']
+
+def test_what_is_absent_is_not_recomputable(released, hub):
+    c = compare(replace(released, probs=None, labels=None))
+    assert set(c.index[c['mark'] == 'not recomputable']) == {'C6', 'C7', 'E1', 'E2', 'E3'}
+    assert (c.why[c['mark'] == 'not recomputable'] != '').all()
+
+def test_captions_are_those_of_the_tables_and_figures(made, hub):
+    sections = [s for a in (made, load_answers(), load_answers('cifar-10s')) for s in analyse(a, slow=True).sections]
+    assert {k for s in sections for k in (*s.tables, *s.figures)} == set(CAPTIONS)
+    assert all(not s.left_out for s in sections)
+
+def test_own_study_is_analysed_as_the_same_table_is(made, tmp_path):
+    a = own(tmp_path, made.coefficient)
+    ours, theirs = analyse(a).tables, analyse(replace(made, construct=None, select=None, probs=None)).tables
+    assert set(ours) == set(theirs) and 'claims' not in ours
+    for k in ours: pd.testing.assert_frame_equal(ours[k], theirs[k], check_dtype=False)
+
+def small(df): # two pairs of classes
+    return df[df.class_a.isin(['0', '3']) & df.class_b.isin(['1', '8'])]
+
+@pytest.mark.parametrize('drop, gone', [(['rt_s', 'position', 'round'], set()), (['repeat'], {'repeats'}), (['confidence'], {'confidence'}),
+                                        (['id_a', 'id_b'], set())])
+def test_what_a_table_lacks_is_left_out_by_name(made, tmp_path, drop, gone):
+    found = analyse(own(tmp_path, small(made.coefficient).drop(columns=drop)))
+    assert {k for s in found.sections for k in s.left_out} == gone
+    assert {'recovery', 'fits', 'examples'} <= set(found.tables)
+    assert write_analysis(found, tmp_path/'o', figures=False).exists()
+
+def test_one_pair_and_one_person(made, tmp_path):
+    d = small(made.coefficient)
+    for t in (d[(d.class_a == '0') & (d.class_b == '1')], d[d.participant == d.participant.iloc[0]]):
+        page = write_analysis(analyse(own(tmp_path, t), slow=True), tmp_path/'o')
+        assert page.exists()
+
+def test_images_of_one_class_are_left_out_with_their_reason(made, tmp_path):
+    d = small(made.coefficient)
+    s = analyse(own(tmp_path, d.assign(class_b=d.class_a))).sections[1]
+    assert 'class_a is class_b' in s.left_out['fits']
+
+def test_missing_confidence_names_the_pairs_and_spares_the_others(made, tmp_path):
+    d = small(made.coefficient).reset_index(drop=True)
+    d.loc[0, 'confidence'] = np.nan
+    found = analyse(own(tmp_path, d))
+    t = found.tables['fits']
+    bad = t[t.confidence_status != 'ok']
+    assert bad.index.tolist() == [(d.class_a[0], d.class_b[0])] and (t.status == 'ok').all()
+
+@pytest.mark.parametrize('change, message', [
+    (dict(lam_h=80), r"column 'lam_h' has 80.* in row 0, 1, 2, 3, 4, …"), (dict(lam_f='half'), "column 'lam_f' has 'half'"),
+    (dict(participant=None), "column 'participant' has"), (dict(repeat='maybe'), "column 'repeat' has 'maybe'")])
+def test_bad_tables_name_column_and_rows(made, tmp_path, capsys, change, message):
+    made.coefficient.assign(**change).to_csv(tmp_path/'bad.csv', index=False)
+    with pytest.raises(ValueError, match='bad.csv: ' + message): read_table(tmp_path/'bad.csv')
+    assert main(['analyse', str(tmp_path/'bad.csv'), '--out', str(tmp_path/'o')]) == 2
+    assert 'bad.csv' in capsys.readouterr().err and not (tmp_path/'o').exists()
+
+@pytest.mark.parametrize('text', ['', 'a,b\n1,2\n', 'participant,"x\n', '\x89PNG\r\n'])
+def test_no_table_at_all(tmp_path, text):
+    (tmp_path/'x.csv').write_text(text, encoding='latin-1')
+    with pytest.raises(ValueError, match='x.csv'): own_answers(tmp_path/'x.csv')
+
+def test_forms_keep_what_was_ruled_out(tmp_path):
+    forms = simulated_answers('cifar-10s').categorical
+    assert own(tmp_path, forms).categorical.impossible.tolist() == forms.impossible.tolist()
+    joined = forms.assign(impossible=forms.impossible.map(';'.join))
+    assert own(tmp_path, joined).categorical.impossible.tolist() == forms.impossible.tolist()
+    with pytest.raises(ValueError, match='impossible in row 0'): own(tmp_path, forms.assign(impossible='(cat'))
+
+def test_command_without_data(tmp_path, capsys):
+    assert main(['analyse', '--root', str(tmp_path), '--out', str(tmp_path/'o')]) == 0
+    said, page = capsys.readouterr().out, (tmp_path/'o'/'report.html').read_text(encoding='utf-8')
+    assert 'Nobody was asked' in said and 'Nobody was asked' in page and 'hmix data --fetch h-mix' in said
+    assert 'published' not in said
+    for kind in ('svg', 'png'): assert len(list((tmp_path/'o'/'figures').glob(f'*.{kind}'))) >= 10
+    assert len(list((tmp_path/'o'/'tables').glob('*.csv'))) >= 20
+    assert '<script' not in page and 'src="http' not in page
+    assert main(['analyse', '--study', 'cifar-10s', '--root', str(tmp_path), '--out', str(tmp_path/'s')]) == 0
+    assert 'Nobody was asked' in capsys.readouterr().out
+
+def test_command_writes_the_same_twice(tmp_path):
+    for o in 'ab': assert main(['analyse', '--root', str(tmp_path), '--no-figures', '--out', str(tmp_path/o)]) == 0
+    for f in (tmp_path/'a'/'tables').iterdir(): assert f.read_bytes() == (tmp_path/'b'/'tables'/f.name).read_bytes()
+
+def test_command_refuses_a_study_beside_tables(tmp_path, capsys):
+    assert main(['analyse', 'x.csv', '--study', 'h-mix']) == 2
+    assert '--study' in capsys.readouterr().err
+    assert main(['analyse', str(tmp_path/'absent.csv')]) == 2
+
+def test_command_needs_no_torch_without_figures(tmp_path):
+    code = ("import sys; from hmix_nb.cli import main; "
+            f"main(['analyse', '--no-figures', '--root', {str(tmp_path)!r}, '--out', {str(tmp_path/'o')!r}]); sys.exit('torch' in sys.modules)")
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True).returncode == 0
+
+def test_altered_file_is_refused(tmp_path, capsys):
+    (tmp_path/'h-mix').mkdir()
+    for n in ('hmix_construct_midpoint', 'hmix_select_shuffled_midpoint', 'hmix_infer_mixing_factor', 'hmix_categorical_soft_labels'):
+        (tmp_path/'h-mix'/f'{n}.csv').write_text('altered')
+    assert main(['analyse', '--root', str(tmp_path), '--out', str(tmp_path/'o')]) == 2
+    assert 'hmix' in capsys.readouterr().err

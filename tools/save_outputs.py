@@ -34,6 +34,8 @@ def main():
     p.add_argument('notebooks', nargs='+', type=Path)
     p.add_argument('--flags', nargs='*', default=[], help='also run the cells with these flags')
     args = p.parse_args()
+    known = get_config().tst_flags.split()
+    if wrong := set(args.flags) - set(known): p.error(f'--flags: {", ".join(wrong)}; known are {", ".join(known)}')
     os.environ.setdefault('IN_TEST', '1')
     for path in args.notebooks:
         try: save(path, args.flags)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TEXT', 'PairFits', 'alphabetical', 'fit_pairs', 'ship']
 
-# %% ../../nbs/20_mixing.fits.ipynb #6f1a7dfa
+# %% ../../nbs/20_mixing.fits.ipynb #d05768e1
 import json
 from dataclasses import dataclass, field
 from datetime import date
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 from scipy.stats import t as student
-from ..batchfit import fit_batch, sandwich, shrink
+from ..batchfit import common_cov, fit_batch, sandwich, shrink
 from ..core import CIFAR10, check_name, check_range, check_table, write_atomic
 from ..curves import FORMS, NUMPY, OMEGA, band, of_one_kind, omega, omega_slopes, share, share_slopes
 
@@ -68,7 +68,7 @@ def _arrays(df): # index of pairs, position in it per row, and columns as arrays
     x, y, c = (df[o].to_numpy(float) if o in df else None for o in ('lam_f', 'lam_h', 'confidence'))
     return index, pair, (x, y, c, who, what)
 
-# %% ../../nbs/20_mixing.fits.ipynb #72776c32
+# %% ../../nbs/20_mixing.fits.ipynb #43323d68
 def _errors(prefix, names, cov, held=None): # standard errors and covariances as columns
     with np.errstate(invalid='ignore'): sd = np.sqrt(np.einsum('gpp->gp', cov))
     if held is not None: sd = np.where(held, np.nan, sd)
@@ -82,9 +82,9 @@ def _columns(names, fit, who, what, pooling, tag=''): # all that the table says 
     out |= _errors('', names, fit.cov, fit.held) | _errors('robust_', names, robust, fit.held)
     out |= {f'{tag}sigma': fit.sigma, f'{tag}status': fit.status, f'{tag}robust': how}
     pooled = tuple(n for n in names if n != 'lapse') # all pairs share that one
-    return out, _borrow(pooled, fit, robust, out, tag) if pooling == 'partial' else None, clusters
+    return out, _borrow(pooled, fit, robust, who, out, tag) if pooling == 'partial' else None, clusters
 
-# %% ../../nbs/20_mixing.fits.ipynb #03c4e658
+# %% ../../nbs/20_mixing.fits.ipynb #4776aacf
 def _fit_shares(rows, group, n_groups, form, pooling, method, lapse=None):
     x, y, _, who, what = rows
     paper = form == 'logistic' and method == 'curve_fit' # starts at scipy's 1, 1
@@ -106,10 +106,11 @@ def _fit_sure(rows, group, n_groups, pooling, method):
     for i in np.flatnonzero(gone): fit.status[i] = f'confidence is missing in {gone[i]:.0f} of {n[i]} rows'
     return _columns(OMEGA, fit, who, what, pooling, 'confidence_')[:2]
 
-def _borrow(names, fit, robust, out, tag): # puts posterior means and errors into `out`; returns the prior
+def _borrow(names, fit, robust, who, out, tag): # puts posterior means and errors into `out`; returns the prior
     own, robust, log = fit.params[:, :len(names)], robust[:, :len(names), :len(names)], [n == 'k' for n in names]
+    common = common_cov(fit, who, [*log, *[False]*(fit.params.shape[1]-len(log))]) # the same people judge all pairs
     out |= {f'{n}_own': own[:, i] for i, n in enumerate(names)}
-    try: s = shrink(own, robust, log)
+    try: s = shrink(own, robust, log, common[:len(names), :len(names)])
     except ValueError: s = None # fewer than two pairs with an estimate
     use = np.zeros(len(own), bool) if s is None else np.isfinite(s.mean).all(1)
     for i in np.flatnonzero(fit.ok & ~use): out[f'{tag}status'][i] += ', not pooled: its own estimate stands'

@@ -5,17 +5,22 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/99_all.ipynb #9fb981cc
+# %% ../nbs/99_all.ipynb #9b557e87
 from .core import *
 from .figures import *
+from .stats import *
 from .labels import *
 from .data.hub import *
 from .data.judgments import *
 from .data.simulated import *
 from .data.images import *
+from .mixing.fits import *
 from .mixing.labels import *
 from .mixing.pixels import *
 from .mixing.stimuli import *
+from .mixing.pairplots import *
+from . import analysis
+import hmix_nb.analysis.midpoint, hmix_nb.analysis.prediction, hmix_nb.analysis.recovery, hmix_nb.analysis.report
 from .evaluation.scores import *
 from .evaluation.attack import *
 from .train.losses import *

@@ -10,6 +10,8 @@ import numpy as np, pandas as pd, scipy
 from scipy.optimize import curve_fit
 
 from hmix_nb.analysis.answers import load_answers
+from hmix_nb.batchfit import fit_batch
+from hmix_nb.curves import share, share_slopes
 from hmix_nb.data.hub import DataHub
 from hmix_nb.data.judgments import LAYOUTS, coefficient, construct, select_shuffled
 from hmix_nb.mixing.fits import fit_pairs
@@ -18,7 +20,17 @@ def logistic(x, k, x0): return 1/(1+np.exp(-k*(x-x0)))
 
 def plain_fits(df):
     "What most people would write."
-    return {key: curve_fit(logistic, d.lam_f.to_numpy(), d.lam_h.to_numpy(), p0=[1, 1]) for key, d in df.groupby(['class_a', 'class_b'])}
+    return {key: curve_fit(logistic, d.lam_f, d.lam_h, p0=[1, 1]) for key, d in df.groupby(['class_a', 'class_b'])}
+
+def tuned_fits(df):
+    "The same, with the columns taken out of pandas first."
+    return {key: curve_fit(logistic, d.lam_f.to_numpy(), d.lam_h.to_numpy(), p0=[1, 1])
+            for key, d in df.groupby(['class_a', 'class_b'])}
+
+def batch_fits(df):
+    "The same parameters and covariances, all pairs at once."
+    return fit_batch(share, df.lam_f.to_numpy(), df.lam_h.to_numpy(), df.groupby(['class_a', 'class_b']).ngroup().to_numpy(),
+                     [4., .5], jac=share_slopes)
 
 def plain_load(hub):
     "The same three tables through pandas, without a check of any field."
@@ -61,8 +73,10 @@ def main():
     worst = max(np.abs(ours.loc[k, ['k', 'x0']].to_numpy(float) - v[0]).max() for k, v in theirs.items())
     print(f'{len(ours)} fits; largest difference of a parameter: {worst:.1e}')
     compare(f'The fits of {len(ours)} pairs to {len(df)} answers', {
-        'hmix_nb fit_pairs: fits, both covariances, pooled fit, confidence': lambda: fit_pairs(df),
-        'plain loop: groupby and scipy curve_fit, fits alone': lambda: plain_fits(df)}, args.rounds)
+        'hmix_nb fit_batch: parameters and covariances': lambda: batch_fits(df),
+        'plain loop: pandas groups and scipy curve_fit': lambda: plain_fits(df),
+        'the same loop, on numpy arrays': lambda: tuned_fits(df),
+        'hmix_nb fit_pairs: also robust, pooled, and confidence': lambda: fit_pairs(df)}, args.rounds)
     if a.source == 'released':
         compare('The load of three tables', {
             'hmix_nb readers, every field checked': lambda: (coefficient(hub), construct(hub), select_shuffled(hub)),

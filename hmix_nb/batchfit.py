@@ -62,7 +62,7 @@ def _pin(a, held): # unit rows and columns for what is held
     free = ~held
     return np.where(free[:, :, None] & free[:, None], a, np.eye(a.shape[-1])*held[..., None])
 
-# %% ../nbs/04_batchfit.ipynb #6b5744dd
+# %% ../nbs/04_batchfit.ipynb #81277356
 def _levenberg(f, jac, c, theta, lo, hi, todo, max_iter): # moves `theta`; returns which groups came to rest
     damp, sse, rest = np.full(len(theta), 1e-3), _sse(f, c.x, c.n, c.mean, c.within, theta), ~todo
     for _ in range(max_iter):
@@ -76,7 +76,7 @@ def _levenberg(f, jac, c, theta, lo, hi, todo, max_iter): # moves `theta`; retur
         new = np.clip(t + np.linalg.solve(a, b[..., None])[..., 0], lo[on], hi[on])
         now = _sse(f, x, n, mean, c.within[on], new)
         better = now <= sse[on]*(1+1e-13) # at the bottom, rounding would refuse good steps
-        small = (np.abs(new-t) <= 1e-10*(np.abs(t)+1e-3)).all(1)
+        small = (np.abs(new-t) <= 1e-8*(np.abs(t)+1e-3)).all(1)
         theta[on[better]], sse[on[better]] = new[better], now[better]
         damp[on] = np.where(better, np.maximum(damp[on]/10, 1e-10), damp[on]*10)
         rest[on] = small

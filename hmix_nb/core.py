@@ -6,10 +6,11 @@
 __all__ = ['CIFAR10', 'did_you_mean', 'check_name', 'check_range', 'check_lengths', 'check_table', 'Stimulus', 'seed_for', 'rng',
            'write_atomic']
 
-# %% ../nbs/00_core.ipynb #12d2b565
+# %% ../nbs/00_core.ipynb #0fe9da6e
 import hashlib, os, re
 from dataclasses import dataclass
 from difflib import get_close_matches
+from numbers import Real
 from pathlib import Path
 import numpy as np
 
@@ -68,16 +69,16 @@ def check_lengths(
     if n == 0: raise ValueError(f"{', '.join(sizes)}: empty; at least one entry is needed")
     return n
 
-# %% ../nbs/00_core.ipynb #b2ade559
+# %% ../nbs/00_core.ipynb #174c9e3b
 _SHARES = ('lam_f', 'lam_h', 'lam_raw', 'confidence', 'start', 'first_prob', 'second_prob')
 
-def _share(o):
-    try: return float(o)
-    except (TypeError, ValueError): return np.inf # no number: out of every range, and not merely missing
+def _floats(values): # what is no number, such as '.5', is out of every range, and not merely missing
+    if values.dtype.kind in 'fiu': return values.to_numpy(float, na_value=np.nan)
+    return np.array([o if isinstance(o, Real) and not isinstance(o, bool) else np.inf for o in values], dtype=float)
 
 def check_table(
     df, # A pandas DataFrame of judgments, one row per answer
-    *columns:str, # What it must have; `lam_f`, `lam_h`, `confidence` … in [0, 1], `repeat` true or false, the others not empty
+    *columns:str, # What it must have: `lam_f`, `lam_h` … numbers in [0, 1], `repeat` true or false, the others not empty
     nan=(), # Columns that may have missing values
     arg:str='df', # The argument, for the message
 ): # `df`, unchanged
@@ -87,17 +88,16 @@ def check_table(
                          f'Needed: {", ".join(columns)}; found: {", ".join(map(str, df.columns)) or "none"}')
     check_lengths(**{arg: df})
     for c in columns:
-        v = df[c].to_numpy(dtype=object)
-        empty = df[c].isna().to_numpy()
+        v, empty = df[c], df[c].isna().to_numpy()
         bad, allowed = empty & (c not in nan), 'any value but a missing one'
         if c in _SHARES:
-            x, slack = np.array([np.nan if e else _share(o) for o, e in zip(v, empty)]), 1e-9*(c == 'lam_raw') # as stored
+            x, slack = _floats(v.where(~empty, np.nan)), 1e-9*(c == 'lam_raw') # as stored
             bad, allowed = bad | ~empty & ~((x >= -slack) & (x <= 1+slack)), 'a number in [0, 1]'
         elif c == 'repeat': bad, allowed = ~np.isin(v.astype(str), ('True', 'False')), 'True or False'
         if bad.any():
             rows = ', '.join(map(str, df.index[bad][:5])) + (', …' if bad.sum() > 5 else '')
-            raise ValueError(f'{arg}: column {c!r} has {v[bad][0]!r} in row {rows} ({bad.sum()} of {len(df)} rows); '
-                             f'allowed is {allowed}')
+            raise ValueError(f'{arg}: column {c!r} has {v.to_numpy(dtype=object)[bad][0]!r} in row {rows} '
+                             f'({bad.sum()} of {len(df)} rows); allowed is {allowed}')
     return df
 
 # %% ../nbs/00_core.ipynb #dcbe03a7

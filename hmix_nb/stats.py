@@ -51,7 +51,7 @@ def two_way(
     ends = dict(low=fit.params-half, high=fit.params+half)
     return pd.DataFrame(dict(estimate=fit.params, se=se, **ends, p=p, df=few, n=len(df)), index=['intercept', *x])
 
-# %% ../nbs/03_stats.ipynb #c8f440d1
+# %% ../nbs/03_stats.ipynb #6648a704
 def crossed_weights(
     df:pd.DataFrame, # One row per answer
     n_boot:int=1000, # How many times to draw
@@ -62,13 +62,13 @@ def crossed_weights(
     "Draw people and stimuli with replacement, independently; a row counts as often as both came up."
     by, g = _check(df, [], by), rng(seed, 'crossed weights')
     check_range(n_boot, 1, arg='n_boot')
-    weights = np.ones((int(n_boot), len(df)), np.int64)
+    weights = np.ones((int(n_boot), len(df)), np.int32)
     for codes in _codes(df, by):
         n = codes.max()+1
-        weights *= g.multinomial(n, np.full(n, 1/n), size=int(n_boot))[:, codes]
+        weights *= g.multinomial(n, np.full(n, 1/n), size=int(n_boot)).astype(np.int32)[:, codes]
     return weights
 
-# %% ../nbs/03_stats.ipynb #161b116b
+# %% ../nbs/03_stats.ipynb #1d8ec076
 def bootstrap(
     df:pd.DataFrame, # One row per answer
     statistic, # Called with the weights of the rows, (len(df),); returns a number or a Series
@@ -81,7 +81,7 @@ def bootstrap(
 )->pd.DataFrame: # `estimate, low, high, n_boot`, a row per number; `n_boot` counts the draws that gave a number
     "Interval of any statistic, by drawing people and stimuli anew."
     check_range(level, 0, 1, 'level')
-    weights, once = crossed_weights(df, n_boot, by=by, seed=seed), np.ones((1, len(df)), np.int64)
+    weights, once = crossed_weights(df, n_boot, by=by, seed=seed), np.ones((1, len(df)), np.int32)
     if vectorized: estimate, drawn = pd.Series(np.ravel(statistic(once))), np.reshape(statistic(weights), (len(weights), -1))
     else: estimate, drawn = pd.Series(statistic(once[0])), np.array([np.ravel(statistic(w)) for w in weights], float)
     if drawn.shape[1] != len(estimate):
@@ -93,7 +93,7 @@ def bootstrap(
             if (ok := np.isfinite(v)).any(): ends[:, j] = np.quantile(v[ok], [(1-level)/2, (1+level)/2])
     return pd.DataFrame(dict(estimate=estimate, low=ends[0], high=ends[1], n_boot=np.isfinite(drawn).sum(0)))
 
-# %% ../nbs/03_stats.ipynb #3714f47b
+# %% ../nbs/03_stats.ipynb #3fbca31a
 def weighted_quantile(
     values, # (N,) numbers
     weights, # (N,) whole numbers of 0 or more: how often each counts; or (B, N) of them
@@ -101,9 +101,10 @@ def weighted_quantile(
 ): # As `np.quantile(np.repeat(values, weights), q)`, for each row of weights; not a number where all are 0
     "Quantiles of `values` repeated `weights` times."
     order, q = np.argsort(values, kind='stable'), np.asarray(check_range(q, 0, 1, 'q'), float)
-    v, cum = np.asarray(values, float)[order], np.cumsum(np.asarray(weights)[..., order], -1)
+    v, cum = np.asarray(values, float)[order], np.cumsum(np.asarray(weights)[..., order], -1, dtype=np.int32)
     total = cum[..., -1:]
     at = q.ravel()*(total-1) # between which of the repeated values, (..., Q)
-    below, above = ((cum[..., None, :] <= o[..., None]).sum(-1).clip(max=len(v)-1) for o in (np.floor(at), np.ceil(at)))
+    place = lambda k: np.stack([(cum <= k[..., [i]]).sum(-1) for i in range(q.size)], -1).clip(max=len(v)-1)
+    below, above = (place(o(at).astype(np.int32)) for o in (np.floor, np.ceil))
     out = np.where(total > 0, v[below] + (at - np.floor(at))*(v[above] - v[below]), np.nan)
     return out.reshape(out.shape[:-1] + q.shape)[()]

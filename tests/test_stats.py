@@ -90,3 +90,11 @@ def test_table_is_taken():
     assert check_table(good.assign(lam_h=pd.array([.5, None], 'Float64')), 'lam_h', nan=['lam_h']) is not None
     with pytest.raises(ValueError, match='empty'): check_table(good[:0], 'lam_h')
     with pytest.raises(ValueError, match="no column 'lam_f'.*Did you mean"): check_table(good, 'lam_f')
+
+@pytest.mark.parametrize('values', [['.5', '.6'], [True, False], [1j, 0], [.5, 'x'], pd.array(['.5', '.6'], 'string')])
+def test_what_is_no_number_is_no_share(values):
+    with pytest.raises(ValueError, match="column 'lam_h'"): check_table(pd.DataFrame(dict(lam_h=values)), 'lam_h')
+
+@pytest.mark.parametrize('values', [[0, 1], pd.array([0, 1], 'Int64'), pd.array([.5, 1], 'Float64'), np.array([.5, 1], np.float32),
+                                    np.array([.5, 1], object)])
+def test_any_kind_of_number_is_a_share(values): check_table(pd.DataFrame(dict(lam_h=values)), 'lam_h')

@@ -245,14 +245,14 @@ def categorical(
                'repairs', *_TRIAL, 'session']
     return _read(source, layout, lambda row: parse(row) | _soft(row), columns, errors)
 
-# %% ../../nbs/11_data.judgments.ipynb #46dae0c4
+# %% ../../nbs/11_data.judgments.ipynb #51874e7f
 def processed(
     df:pd.DataFrame, # As `coefficient` returns it; repeats count
 )->dict: # Stimulus (with '.png') to the nine fields of `processed_hmix_inferences.json`
     "Summarise the answers per blend as the released `processed_hmix_inferences.json` does."
-    out = {}
-    for name, d in df.groupby('stimulus', sort=False):
-        s, pred, conf = Stimulus.parse(name, classes=None), d.lam_h.to_numpy(), d.confidence.to_numpy()
+    out, lam_h, confidence = {}, df.lam_h.to_numpy(), df.confidence.to_numpy()
+    for name, rows in df.groupby('stimulus', sort=False).indices.items():
+        s, pred, conf = Stimulus.parse(name, classes=None), lam_h[rows], confidence[rows]
         weighted = float(np.mean(pred*conf))
         out[f'{name}.png'] = {
             'True Mixing Factor': s.lam_f, 'Predicted Mixing Factor': pred.tolist(),

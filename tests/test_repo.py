@@ -1,8 +1,9 @@
 "The shape of the house: who imports whom, how long cells grow, what stays light, what each requirement is for."
-import ast, json, re, subprocess, sys
+import ast, importlib, inspect, json, re, subprocess, sys
 from configparser import ConfigParser
 from pathlib import Path
 import pytest
+from fastcore.docments import docments
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
@@ -69,3 +70,30 @@ def test_each_requirement_has_a_reason():
 
 def test_one_site_configuration():
     assert (ROOT/'nbs'/'_quarto.yml').is_symlink() and (ROOT/'nbs'/'_quarto.yml').resolve() == ROOT/'_quarto.yml'
+
+def mixes(source):
+    "Does a cell import and do something else? The site's builder runs cells that import, alone."
+    nodes = ast.parse('\n'.join('' if l.startswith(('%', '!')) else l for l in source.splitlines())).body
+    imports = [isinstance(n, (ast.Import, ast.ImportFrom)) for n in nodes]
+    return any(imports) and not all(imports) and 'nbdev_export()' not in source
+
+def test_mixing_is_seen(): assert mixes('import os\nprint(os)') and not mixes('import os\nfrom re import sub') and not mixes('%time f()')
+
+@pytest.mark.parametrize('nb', NOTEBOOKS, ids=lambda p: p.name)
+def test_imports_have_cells_of_their_own(nb): assert not [s for t, s in cells(nb) if t == 'code' and mixes(s)]
+
+def public(module):
+    "The public functions, classes and methods that a room defines."
+    room = importlib.import_module(f'hmix_nb.{module}')
+    for name in [n for n in getattr(room, '__all__', []) if module != 'all']:
+        obj = getattr(room, name)
+        if not inspect.isfunction(obj) and not inspect.isclass(obj): continue
+        yield name, obj
+        for k, v in vars(obj).items() if inspect.isclass(obj) else ():
+            if inspect.isfunction(v) and not k.startswith('_'): yield f'{name}.{k}', v
+
+@pytest.mark.parametrize('module', ROOMS)
+def test_the_site_can_show_every_signature(module):
+    for name, obj in public(module):
+        try: docments(obj, full=True)
+        except Exception as e: pytest.fail(f'{name}: {e!r}')

@@ -238,7 +238,7 @@ def matrices(self:PairFits,
     out['x0'] = np.where(turned, 1-out['x0'], out['x0'])
     return out | ({'c1': np.where(turned, -out['c1'], out['c1'])} if 'c1' in out else {})
 
-# %% ../../nbs/20_mixing.fits.ipynb #99e9e9de
+# %% ../../nbs/20_mixing.fits.ipynb #5137dc3f
 def _cov(row, names, prefix): # (P, P) from the columns; a parameter at its bound has no error
     c = np.diag([row.get(f'{prefix}se_{n}', np.nan)**2 for n in names]).astype(float)
     for i, n in enumerate(names):
@@ -249,7 +249,7 @@ def _cov(row, names, prefix): # (P, P) from the columns; a parameter at its boun
 def curve(self:PairFits,
     class_a:str=None, # Class of the first image; without the two it is the curve of all pairs
     class_b:str=None, # Class of the second image
-    lam=np.linspace(0, 1, 101), # (N,) shares of the first image, in [0, 1]
+    lam=None, # (N,) shares of the first image, in [0, 1]; `None`: 101 of them, from 0 to 1
     *,
     level:float=.95, # Of the band, pointwise
     robust:bool=True, # Clusters of people and stimuli; `False`: `curve_fit`'s covariance
@@ -257,7 +257,8 @@ def curve(self:PairFits,
 )->pd.DataFrame: # lam, fit, low, high
     "The curve of one pair, with its band."
     names = dict(share=FORMS[self.form], confidence=OMEGA)[check_name(what, ('share', 'confidence'), 'what')]
-    row, turned, lam = self.pooled, False, np.asarray(check_range(lam, 0, 1, 'lam'), float)
+    lam = np.linspace(0, 1, 101) if lam is None else np.asarray(check_range(lam, 0, 1, 'lam'), float)
+    row, turned = self.pooled, False
     if class_a is not None or class_b is not None:
         a, b = sorted((str(class_a), str(class_b)))
         if not self.table[names[0]].notna().get((a, b), False): raise ValueError(self._why(a, b, names))

@@ -69,8 +69,9 @@ def check_lengths(
     if n == 0: raise ValueError(f"{', '.join(sizes)}: empty; at least one entry is needed")
     return n
 
-# %% ../nbs/00_core.ipynb #174c9e3b
-_SHARES = ('lam_f', 'lam_h', 'lam_raw', 'confidence', 'start', 'first_prob', 'second_prob')
+# %% ../nbs/00_core.ipynb #e7b6aa2f
+_RANGES = dict.fromkeys(('lam_f', 'lam_h', 'lam_raw', 'confidence', 'start', 'first_prob', 'second_prob'), (0, 1))
+_RANGES |= dict.fromkeys(('rt_s', 'position', 'id_a', 'id_b'), (0, np.inf))
 
 def _floats(values): # what is no number, such as '.5', is out of every range, and not merely missing
     if values.dtype.kind in 'fiu': return values.to_numpy(float, na_value=np.nan)
@@ -90,10 +91,10 @@ def check_table(
     for c in columns:
         v, empty = df[c], df[c].isna().to_numpy()
         bad, allowed = empty & (c not in nan), 'any value but a missing one'
-        if c in _SHARES:
-            x, slack = _floats(v.where(~empty, np.nan)), 1e-9*(c == 'lam_raw') # as stored
-            bad, allowed = bad | ~empty & ~((x >= -slack) & (x <= 1+slack)), 'a number in [0, 1]'
-        elif c == 'repeat': bad, allowed = ~np.isin(v.astype(str), ('True', 'False')), 'True or False'
+        if c in _RANGES:
+            x, slack, (lo, hi) = _floats(v.where(~empty, np.nan)), 1e-9*(c == 'lam_raw'), _RANGES[c] # as stored
+            bad, allowed = bad | ~empty & ~((x >= lo-slack) & (x <= hi+slack) & np.isfinite(x)), f'a number in [{lo}, {hi}]'
+        elif c == 'repeat': bad, allowed = np.array([not isinstance(o, (bool, np.bool_)) for o in v]), 'True or False, no text'
         if bad.any():
             rows = ', '.join(map(str, df.index[bad][:5])) + (', …' if bad.sum() > 5 else '')
             raise ValueError(f'{arg}: column {c!r} has {v.to_numpy(dtype=object)[bad][0]!r} in row {rows} '

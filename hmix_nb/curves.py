@@ -86,13 +86,16 @@ def band(
     half = t*np.sqrt(np.einsum('np,pq,nq->n', d, cov, d).clip(0))
     return tuple(np.where(inside, expit(_odds(NUMPY, p) + s*half), fit) for s in (-1, 1))
 
-# %% ../nbs/05_curves.ipynb #7919fca2
+# %% ../nbs/05_curves.ipynb #848c3c50
 def of_one_kind(
     lam, # Numbers; (B,) or a single one
     a, # Integers
     b, # Integers
 )->tuple: # The three, as numpy or on the device of the first tensor; the library; may one look at values?
     "Bring `lam`, `a` and `b` to one library of arrays."
+    for o, k in ((a, 'a'), (b, 'b')):
+        whole = not (o.is_floating_point() or o.is_complex()) if hasattr(o, 'detach') else np.asarray(o).dtype.kind in 'iu'
+        if not whole: raise ValueError(f'{k}: found other than integers; allowed are integers, the places of the classes')
     like = next((o for o in (lam, a, b) if hasattr(o, 'detach')), None)
     if like is None: return np.asarray(lam, float), *(np.asarray(o).astype(int) for o in (a, b)), NUMPY, True
     import torch

@@ -1,5 +1,5 @@
 "Curves per pair: the paper's numbers, the law of the swap, bad pairs that stay alone, tensors, files."
-import json
+import copy, json, pickle
 import numpy as np
 import pandas as pd
 import pytest
@@ -74,9 +74,14 @@ def test_alphabetical_keeps_every_row(df):
     pd.testing.assert_frame_equal(alphabetical(swap(df))[sorted(df)], df[sorted(df)])
     pd.testing.assert_frame_equal(alphabetical(df), df)
 
-def test_one_class_twice_is_refused(df):
-    same = df.assign(class_b=df.class_b.where(df.index != 3, 'ant'))
-    with pytest.raises(ValueError, match=r'row 3 \(1 of 480 rows\)'): fit_pairs(same)
+@pytest.mark.parametrize('pooling', ['none', 'partial'])
+def test_one_class_twice_has_no_curve_and_harms_nobody(df, pooling):
+    alone = df[df.index < 5].assign(class_a='cow', class_b='cow')
+    f, want = fit_pairs(pd.concat([df, alone]), pooling=pooling), fit_pairs(df, pooling=pooling)
+    assert f.table.status[('cow', 'cow')] == f.table.confidence_status[('cow', 'cow')] == 'one class: nothing to tell apart'
+    assert np.isnan(f.table.k[('cow', 'cow')]) and f.table.n[('cow', 'cow')] == 0
+    pd.testing.assert_frame_equal(f.table.drop(('cow', 'cow')), want.table, check_dtype=False)
+    assert f.pooled.k == want.pooled.k and f.pooled.c0 == want.pooled.c0
 
 @pytest.mark.parametrize('column, bad', dict(lam_f=2., lam_h=np.nan, confidence=70., participant=None).items())
 def test_bad_tables_name_the_column(df, column, bad):
@@ -103,10 +108,11 @@ def test_bad_pairs_say_why_and_harm_nobody(df, pooling):
     assert t.k.isna().tolist() == [True]*3 + [False]*3 == t.x0.isna().tolist() == t.robust_se_k.isna().tolist()
     assert t.status.iloc[:2].tolist() == ['fewer than 2 distinct lam_f', 'constant lam_h']
     assert t.status.iloc[2].startswith('not determined by the data: k (went to')
-    assert t.confidence_status[('bee', 'cow')] == 'confidence is missing in 3 of 80 rows'
-    assert np.isnan(t.c0[('bee', 'cow')])
-    assert t.confidence_status[('bee', 'eel')] == 'ok' and t.c0.isna().sum() == 2
-    assert f.pooled.status == 'ok' and f.pooled.confidence_status == 'confidence is missing in 3 of 480 rows'
+    assert t.confidence_status[('bee', 'cow')] == 'ok, confidence is missing in 3 of 80 rows'
+    if pooling == 'none': # the curve is that of the rows that have one
+        assert t.c0[('bee', 'cow')] == pytest.approx(fit_pairs(spoilt(df).dropna()).table.c0[('bee', 'cow')])
+    assert t.confidence_status[('bee', 'eel')] == 'ok' and t.c0.isna().sum() == 1
+    assert f.pooled.status == 'ok' and f.pooled.confidence_status == 'ok, confidence is missing in 3 of 480 rows'
     if pooling == 'none': pd.testing.assert_frame_equal(t.iloc[4:], fit_pairs(df).table.iloc[4:])
 
 def test_pooled_says_why(df):
@@ -120,7 +126,10 @@ def test_missing_pairs_are_named(df):
     f = fit_pairs(spoilt(df))
     with pytest.raises(ValueError, match='no fit for ant-bee: fewer than 2'): f.weight(.3, [3, 1], [2, 0], NAMES)
     assert np.isfinite(f.weight(.3, [3, 2], [2, 1], NAMES)).all()
-    with pytest.raises(ValueError, match='no fit for bee-cow: confidence is missing'): f.confidence(.3, 1, 2, NAMES)
+    none = fit_pairs(df.assign(confidence=df.confidence.where((df.class_a != 'bee') | (df.class_b != 'cow'))))
+    with pytest.raises(ValueError, match='no fit for bee-cow: fewer than 3 distinct lam_f, confidence is missing in 80'):
+        none.confidence(.3, 1, 2, NAMES)
+    assert np.isnan(none.matrices(NAMES)['c0'][1, 2]) and np.isfinite(none.matrices(NAMES)['k'][1, 2])
     with pytest.raises(ValueError, match='no judgments of this pair'): f.weight(.3, 0, 1)
     pooled = f.weight(.3, 0, 1, NAMES, 'pooled')
     assert pooled == pytest.approx(expit(f.pooled.k*(.3-f.pooled.x0)))
@@ -358,3 +367,45 @@ def test_plots(df, fits):
     assert 'less' in plot_shrinkage(borrowed).get_title('left').replace('\n', ' ')
     assert 'lowest' in plot_confidence(fit_pairs(spoilt(df).dropna())).get_title('left')
     with pytest.raises(ValueError, match='pooling'): plot_shrinkage(fits)
+
+def test_no_error_is_no_band(df):
+    two = df[(df.class_a == 'ant') & (df.class_b == 'bee')].drop_duplicates('lam_f')[:2]
+    f = fit_pairs(two.assign(participant=['p', 'q'], lam_h=[.3, .6]))
+    assert f.table.status.iloc[0] == 'ok, too few rows for an error' and f.table.robust.iloc[0] == 'none'
+    for robust in (True, False):
+        c = f.curve('ant', 'bee', robust=robust)
+        assert c.fit.notna().all() and c.low.isna().all() and c.high.isna().all()
+
+def test_a_copy_looks_up_its_own_table(df):
+    f = fit_pairs(df)
+    before = f.weight(.3, 0, 1, NAMES)
+    for other in (copy.deepcopy(f), pickle.loads(pickle.dumps(f))):
+        assert other.weight(.3, 0, 1, NAMES) == before and len(f._cache) == 1
+        other = copy.deepcopy(other)
+        other.table.loc[('ant', 'bee'), 'k'] = 20.
+        assert other.weight(.3, 0, 1, NAMES) != before
+
+@pytest.mark.parametrize('a', [.7, 'ant', [0, 1.5], torch.tensor([0., 1])])
+def test_a_class_is_a_whole_number(df, a):
+    with pytest.raises(ValueError, match='a: found other than integers'): fit_pairs(df).weight(.3, a, 1, NAMES)
+
+@pytest.mark.parametrize('ends', [('ant',), (None, 'bee')])
+def test_a_curve_is_of_two_classes_or_of_none(df, ends):
+    with pytest.raises(ValueError, match='class_a, class_b: give both or none'): fit_pairs(df).curve(*ends)
+
+@pytest.mark.parametrize('level', [0, 1, 1.5])
+def test_level_of_a_band(df, level):
+    with pytest.raises(ValueError, match='level'): fit_pairs(df).curve(level=level)
+
+def test_both_orders_of_a_pair_have_the_same_coefficients(df):
+    t = alphabetical(pd.concat([df, swap(df)]))
+    assert sorted(t.lam_f.unique()) == sorted(df.lam_f.round(9).unique())
+
+def test_a_lapse_that_is_hard_to_find(hub):
+    from hmix_nb.data.judgments import coefficient
+    df = coefficient(hub)
+    ours, scipy = (fit_pairs(df, form='lapse', method=m).table for m in ('batch', 'curve_fit'))
+    assert ours.status[('bird', 'deer')] == 'ok'
+    assert (ours.status.str[:3] == scipy.status.str[:3]).all()
+    ok = ours.k.notna()
+    np.testing.assert_allclose(ours[ok][['k', 'x0', 'lapse']], scipy[ok][['k', 'x0', 'lapse']], rtol=1e-4, atol=1e-4)

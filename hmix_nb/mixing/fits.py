@@ -20,7 +20,7 @@ from ..batchfit import common_cov, fit_batch, sandwich, shrink
 from ..core import CIFAR10, check_name, check_range, check_table, write_atomic
 from ..curves import FORMS, NUMPY, OMEGA, band, of_one_kind, omega, omega_slopes, share, share_slopes
 
-# %% ../../nbs/20_mixing.fits.ipynb #3cffc963
+# %% ../../nbs/20_mixing.fits.ipynb #2de15e92
 @dataclass(repr=False, eq=False)
 class PairFits:
     "One curve per pair of classes, with its uncertainty, and one for all pairs."
@@ -31,6 +31,7 @@ class PairFits:
     meta: dict = field(default_factory=dict) # version, date, n, source and sha256 of the data, prior
 
     def __post_init__(self): self._cache = {}
+    def __getstate__(self): return self.__dict__ | dict(_cache={}) # copies look up their own table, on their own device
 
     def __repr__(self):
         ok, p = self.table.k.notna().sum(), self.pooled
@@ -42,20 +43,18 @@ class PairFits:
         shown = 'k', 'robust_se_k', 'x0', 'robust_se_x0', 'lapse', 'n', 'n_people', 'status'
         return f'<p>{self!r}</p>{self.table[[o for o in shown if o in self.table]].round(3).to_html(max_rows=8)}'
 
-# %% ../../nbs/20_mixing.fits.ipynb #d452a9bf
+# %% ../../nbs/20_mixing.fits.ipynb #3f05b1e2
 def alphabetical(
     df:pd.DataFrame, # Judgments: class_a, class_b, lam_f, lam_h; id_a and id_b if there are any
 )->pd.DataFrame: # The same rows; where classes change places, so do the ids, and lam_f and lam_h become 1 - themselves
-    "Turn rows so that `class_a` comes first in the alphabet; blends within one class are refused."
+    "Turn rows so that `class_a` comes first in the alphabet."
+    check_table(df, 'class_a', 'class_b', 'lam_f', 'lam_h')
     a, b = (df[o].astype(str).to_numpy(object) for o in ('class_a', 'class_b'))
-    if (same := a == b).any():
-        raise ValueError(f'df: class_a is class_b in row {df.index[same][0]!r} ({same.sum()} of {len(df)} rows); '
-                         'allowed are blends of two classes, as in df[df.class_a != df.class_b]')
     turn = a > b
     out = df.assign(class_a=np.where(turn, b, a), class_b=np.where(turn, a, b))
     if not turn.any(): return out
     if 'id_a' in df: out['id_a'], out['id_b'] = np.where(turn, df.id_b, df.id_a), np.where(turn, df.id_a, df.id_b)
-    return out.assign(**{o: np.where(turn, 1-df[o], df[o]) for o in ('lam_f', 'lam_h')})
+    return out.assign(**{o: np.where(turn, (1-df[o]).round(9), df[o]) for o in ('lam_f', 'lam_h')}) # 1-.9 is not .1
 
 def _arrays(df): # index of pairs, position in it per row, and columns as arrays
     has = ['confidence'] if 'confidence' in df else []
@@ -66,7 +65,7 @@ def _arrays(df): # index of pairs, position in it per row, and columns as arrays
     index = pd.MultiIndex.from_arrays([na[code//len(nb)], nb[code%len(nb)]], names=['class_a', 'class_b'])
     who, what = (pd.factorize(df[o])[0] for o in ('participant', 'stimulus'))
     x, y, c = (df[o].to_numpy(float) if o in df else None for o in ('lam_f', 'lam_h', 'confidence'))
-    return index, pair, (x, y, c, who, what)
+    return index, pair, (x, y, c, who, what, 1.*(df.class_a != df.class_b).to_numpy())
 
 # %% ../../nbs/20_mixing.fits.ipynb #43323d68
 def _errors(prefix, names, cov, held=None): # standard errors and covariances as columns
@@ -84,26 +83,27 @@ def _columns(names, fit, who, what, pooling, tag=''): # all that the table says 
     pooled = tuple(n for n in names if n != 'lapse') # all pairs share that one
     return out, _borrow(pooled, fit, robust, who, out, tag) if pooling == 'partial' else None, clusters
 
-# %% ../../nbs/20_mixing.fits.ipynb #4776aacf
+# %% ../../nbs/20_mixing.fits.ipynb #18712e23
 def _fit_shares(rows, group, n_groups, form, pooling, method, lapse=None):
-    x, y, _, who, what = rows
+    x, y, _, who, what, use = rows
     paper = form == 'logistic' and method == 'curve_fit' # starts at scipy's 1, 1
     start, lo, hi = np.array([[1., 1., .1] if paper else [4., .5, .1], [-np.inf, -np.inf, 0.], [np.inf, np.inf, 1.]])
     if form == 'anchored': lo[:2], hi[1] = (.01, .001), .999
     if lapse is not None: start[2] = lo[2] = hi[2] = lapse
     p = len(FORMS[form])
     fit = fit_batch(partial(share, form=form), x, y, group, start[:p], jac=partial(share_slopes, form=form), lo=lo[:p],
-                    hi=hi[:p], n_groups=n_groups, params=FORMS[form], names=('lam_f', 'lam_h'), method=method)
+                    hi=hi[:p], weight=use, n_groups=n_groups, params=FORMS[form], names=('lam_f', 'lam_h'),
+                    method=method)
     out, prior, clusters = _columns(FORMS[form], fit, who, what, pooling)
     return out | dict(n=fit.n.astype(int), n_people=clusters[:, 0], n_stimuli=clusters[:, 1]), prior
 
 def _fit_sure(rows, group, n_groups, pooling, method):
-    x, _, c, who, what = rows
+    x, _, c, who, what, use = rows
     n, gone = (np.bincount(group, w, n_groups) for w in (None, np.isnan(c)))
     fit = fit_batch(omega, x, np.nan_to_num(c), group, [.5, 0., .5], jac=omega_slopes,
-                    weight=(gone == 0)[group], n_groups=n_groups, params=OMEGA, names=('lam_f', 'confidence'),
+                    weight=use*~np.isnan(c), n_groups=n_groups, params=OMEGA, names=('lam_f', 'confidence'),
                     method=method)
-    for i in np.flatnonzero(gone): fit.status[i] = f'confidence is missing in {gone[i]:.0f} of {n[i]} rows'
+    for i in np.flatnonzero(gone): fit.status[i] += f', confidence is missing in {gone[i]:.0f} of {n[i]} rows'
     return _columns(OMEGA, fit, who, what, pooling, 'confidence_')[:2]
 
 def _borrow(names, fit, robust, who, out, tag): # puts posterior means and errors into `out`; returns the prior
@@ -119,7 +119,7 @@ def _borrow(names, fit, robust, who, out, tag): # puts posterior means and error
     out |= _errors('robust_', names, np.where(use[:, None, None], s.cov, robust))
     return dict(names=[f'log {n}' if l else n for n, l in zip(names, log)], mu=s.mu.tolist(), sigma=s.sigma.tolist())
 
-# %% ../../nbs/20_mixing.fits.ipynb #381a82f0
+# %% ../../nbs/20_mixing.fits.ipynb #93490b23
 def fit_pairs(
     df:pd.DataFrame, # Judgments: participant, stimulus, class_a, class_b, lam_f, lam_h; confidence if there is one
     *,
@@ -139,6 +139,8 @@ def fit_pairs(
     lapse = pooled.lapse if form == 'lapse' and pooling == 'partial' else None # few lam_f tell one, not one per pair
     if lapse is not None and np.isnan(lapse): raise ValueError(f'pooling: there is no lapse to share; {pooled.status}')
     out, prior = both(pair, len(index), pooling, lapse)
+    alike = index.get_level_values(0) == index.get_level_values(1) # they have a place in the table, but no curve
+    for k in {'status', 'confidence_status'} & set(out): out[k][alike] = 'one class: nothing to tell apart'
     from hmix_nb import __version__
     meta = dict(version=__version__, date=date.today().isoformat(), n=len(df), source=None, sha256=None, prior=prior)
     return PairFits(pd.DataFrame(out, index=index), pooled, form, pooling, meta)
@@ -159,7 +161,7 @@ def _tables(self:PairFits, names, classes, unknown): # (P, K, K) in alphabetical
     lacking = off & np.isnan(out[0])
     return np.where(off & ~lacking, out, .5), turned, lacking # ½ is harmless wherever it is not used
 
-# %% ../../nbs/20_mixing.fits.ipynb #8a26c0e5
+# %% ../../nbs/20_mixing.fits.ipynb #63aef2e3
 @patch
 def _lookup(self:PairFits, names, classes, unknown, lam): # `_tables` where `lam` is, in its precision; made once
     device, dtype = (lam.device, lam.dtype) if hasattr(lam, 'detach') else (None, None)
@@ -186,9 +188,10 @@ def _evaluate(self:PairFits, names, fn, lam, a, b, classes, unknown): # of turne
     return fn(lib.where(t, 1-lam, lam), *values[:, a, b], lib=lib), t, a == b, lam, lib
 
 @patch
-def _why(self:PairFits, a, b, names): # why there is no curve
+def _why(self:PairFits, a, b, names, remedy=True): # why there is no curve
     a, b = sorted((a, b))
     why = self.table['status' if names[0] == 'k' else 'confidence_status'].get((a, b), 'no judgments of this pair')
+    if not remedy: return f'class_a, class_b: no fit for {a}-{b}: {why}'
     remedy = '' if pd.isna(self.pooled[names[0]]) else "; unknown='pooled' takes the curve of all pairs instead"
     return f'a, b: no fit for {a}-{b}: {why}{remedy}'
 
@@ -223,27 +226,28 @@ def confidence(self:PairFits,
     out, _, same, lam, lib = self._evaluate(OMEGA, omega, lam, a, b, classes, unknown)
     return lib.where(same, 1 + 0*lam, out)
 
-# %% ../../nbs/20_mixing.fits.ipynb #5786fec2
+# %% ../../nbs/20_mixing.fits.ipynb #64e55cfd
 @patch
 def matrices(self:PairFits,
     classes=CIFAR10, # Class names, by index
     unknown:str='raise', # 'raise' or 'pooled'
-)->dict: # Parameter to (K, K) array; row: class of the first image; NaN on the diagonal
+)->dict: # Parameter to (K, K) array; row: class of the first image; NaN on the diagonal and for confidence without a fit
     "The parameters of every ordered pair: k_ji = k_ij, x0_ji = 1 - x0_ij, c1_ji = -c1_ij."
     out = {}
     for names in (FORMS[self.form], *([OMEGA] if 'c0' in self.table else [])):
         values, turned, lacking = self._tables(names, tuple(classes), unknown)
-        if lacking.any(): raise ValueError(self._why(*(classes[i] for i in np.argwhere(lacking)[0]), names))
-        out |= {n: np.where(np.eye(len(classes), dtype=bool), np.nan, v) for n, v in zip(names, values)}
+        if lacking.any() and names != OMEGA:
+            raise ValueError(self._why(*(classes[i] for i in np.argwhere(lacking)[0]), names))
+        out |= {n: np.where(lacking | np.eye(len(classes), dtype=bool), np.nan, v) for n, v in zip(names, values)}
     out['x0'] = np.where(turned, 1-out['x0'], out['x0'])
     return out | ({'c1': np.where(turned, -out['c1'], out['c1'])} if 'c1' in out else {})
 
-# %% ../../nbs/20_mixing.fits.ipynb #5137dc3f
-def _cov(row, names, prefix): # (P, P) from the columns; a parameter at its bound has no error
+# %% ../../nbs/20_mixing.fits.ipynb #aeefa28c
+def _cov(row, names, prefix): # (P, P) from the columns; a parameter at its bound has no error, but others have
     c = np.diag([row.get(f'{prefix}se_{n}', np.nan)**2 for n in names]).astype(float)
     for i, n in enumerate(names):
         for j in range(i): c[i, j] = c[j, i] = row.get(f'{prefix}cov_{names[j]}_{n}', np.nan)
-    return np.nan_to_num(c)
+    return c if np.isnan(c[~np.eye(len(c), dtype=bool)]).any() else np.nan_to_num(c)
 
 @patch
 def curve(self:PairFits,
@@ -259,9 +263,11 @@ def curve(self:PairFits,
     names = dict(share=FORMS[self.form], confidence=OMEGA)[check_name(what, ('share', 'confidence'), 'what')]
     lam = np.linspace(0, 1, 101) if lam is None else np.asarray(check_range(lam, 0, 1, 'lam'), float)
     row, turned = self.pooled, False
+    if not 0 < level < 1: raise ValueError(f'level: found {level}; allowed is a number between 0 and 1, both excluded')
+    if (class_a is None) != (class_b is None): raise ValueError('class_a, class_b: give both or none; none is all pairs')
     if class_a is not None or class_b is not None:
         a, b = sorted((str(class_a), str(class_b)))
-        if not self.table[names[0]].notna().get((a, b), False): raise ValueError(self._why(a, b, names))
+        if not self.table[names[0]].notna().get((a, b), False): raise ValueError(self._why(a, b, names, False))
         row, turned = self.table.loc[(a, b)], a != class_a
         if self.pooling == 'partial' and not robust:
             raise ValueError("robust: found False; allowed is True: the band of partial pooling is the posterior's")

@@ -47,7 +47,7 @@ def run(
     print(f'Open {report} in a browser (each run: {os.path.join(out, "rows.csv")}). Next: {then}')
     return 0
 
-# %% ../nbs/98_cli.ipynb #2b6b4ca7
+# %% ../nbs/98_cli.ipynb #98033695
 def analyse(
     args, # Parsed: `tables`, `study`, `out`, `figures`, `slow`, `seed`, `root`, `command_line`
 )->int: # What the shell sees: 0
@@ -55,23 +55,24 @@ def analyse(
     if args.tables and args.study:
         raise ValueError(f'--study: found {args.study} beside tables of your own; allowed is one of both')
     from hmix_nb.analysis.answers import load_answers, own_answers
-    a = own_answers(*args.tables) if args.tables else load_answers(args.study or 'h-mix', args.root, args.seed)
+    if args.tables: a = own_answers(*args.tables, cifar10=args.cifar10, root=args.root)
+    else: a = load_answers(args.study or 'h-mix', args.root, args.seed)
     print(a.about)
     _quiet()
-    out = args.out or os.path.join('runs', f'analyse-{a.study}')
-    from hmix_nb.analysis.report import analyse as compute, write_analysis
+    name = os.path.splitext(os.path.basename(args.tables[0]))[0] if args.tables else a.study
+    out = args.out or os.path.join('runs', f'analyse-{name}' + '-simulated'*(a.source == 'simulated'))
+    from hmix_nb.analysis.report import analyse as compute, marks_in_words, write_analysis
     found = compute(a, slow=args.slow, seed=args.seed)
     if found.claims is not None:
         for i, c in found.claims[found.claims['mark'] == 'differs'].iterrows():
             print(f'Differs: {c.claim} ({c["where"]}): published {c.published}, here {c.ours}')
-        n = (found.claims['mark'] == 'same').sum()
-        print(f'{n} of {len(found.claims)} published numbers and statements come out the same.')
-    for k, why in ((k, why) for s in found.sections for k, why in s.left_out.items()): print(f'Left out: {k}: {why}')
+        print(marks_in_words(found.claims))
     report = write_analysis(found, out, figures=args.figures, command=args.command_line)
+    for k, why in ((k, why) for s in found.sections for k, why in s.left_out.items()): print(f'Left out: {k}: {why}')
     print(f'Open {report} in a browser; its tables are in {os.path.join(out, "tables")}.')
     return 0
 
-# %% ../nbs/98_cli.ipynb #dadb5903
+# %% ../nbs/98_cli.ipynb #3b97c97f
 def parser(): # An `argparse.ArgumentParser`
     "The whole command line."
     p = argparse.ArgumentParser('hmix', description='Train on what people perceive.')
@@ -96,6 +97,8 @@ def parser(): # An `argparse.ArgumentParser`
     a.add_argument('tables', nargs='*', metavar='TABLE', help='your own tidy judgments, as CSV; else a released study')
     a.add_argument('--study', choices=('h-mix', 'cifar-10s'),
                    help='the released study; default h-mix. Simulated where its files are absent')
+    a.add_argument('--cifar10', action='store_true',
+                   help="ids in your table are those of CIFAR-10's test set: use its images and CIFAR-10H")
     a.add_argument('--out', metavar='DIR', help='where tables, figures and report go; default runs/analyse-STUDY')
     a.add_argument('--no-figures', dest='figures', action='store_false', help='tables and report alone')
     a.add_argument('--slow', action='store_true', help='also mixed models, and curves compared by cross-validation')
@@ -105,7 +108,7 @@ def parser(): # An `argparse.ArgumentParser`
     a.set_defaults(func=analyse)
     return p
 
-# %% ../nbs/98_cli.ipynb #26af2297
+# %% ../nbs/98_cli.ipynb #5d18742a
 def main(
     argv=None, # Arguments; `None` takes the process's
 )->int: # 0, or what the shell should see
@@ -114,7 +117,8 @@ def main(
     args.command_line = shlex.join(['hmix', *(sys.argv[1:] if argv is None else argv)])
     try: return args.func(args)
     except KeyboardInterrupt:
-        print('\nInterrupted. What is finished is kept; the same command goes on from there.', file=sys.stderr)
+        kept = ' What is finished is kept; the same command goes on from there.' if args.command == 'run' else ''
+        print(f'\nInterrupted.{kept}', file=sys.stderr)
         return 130
     except (ValueError, OSError) as e:
         print(f'hmix: {e}', file=sys.stderr)

@@ -69,7 +69,7 @@ def check_lengths(
     if n == 0: raise ValueError(f"{', '.join(sizes)}: empty; at least one entry is needed")
     return n
 
-# %% ../nbs/00_core.ipynb #e7b6aa2f
+# %% ../nbs/00_core.ipynb #7020caa0
 _RANGES = dict.fromkeys(('lam_f', 'lam_h', 'lam_raw', 'confidence', 'start', 'first_prob', 'second_prob'), (0, 1))
 _RANGES |= dict.fromkeys(('rt_s', 'position', 'id_a', 'id_b'), (0, np.inf))
 
@@ -84,6 +84,7 @@ def check_table(
     arg:str='df', # The argument, for the message
 ): # `df`, unchanged
     "Return `df` if it has all of `columns` and they hold what they should; a `ValueError` names column and rows."
+    if not hasattr(df, 'columns'): raise ValueError(f'{arg}: found {type(df).__name__}; allowed is a DataFrame')
     if missing := [c for c in columns if c not in df]:
         raise ValueError(f'{arg}: no column {", ".join(map(repr, missing))}.{did_you_mean(missing[0], df.columns)} '
                          f'Needed: {", ".join(columns)}; found: {", ".join(map(str, df.columns)) or "none"}')
@@ -93,12 +94,16 @@ def check_table(
         bad, allowed = empty & (c not in nan), 'any value but a missing one'
         if c in _RANGES:
             x, slack, (lo, hi) = _floats(v.where(~empty, np.nan)), 1e-9*(c == 'lam_raw'), _RANGES[c] # as stored
-            bad, allowed = bad | ~empty & ~((x >= lo-slack) & (x <= hi+slack) & np.isfinite(x)), f'a number in [{lo}, {hi}]'
-        elif c == 'repeat': bad, allowed = np.array([not isinstance(o, (bool, np.bool_)) for o in v]), 'True or False, no text'
+            inside = (x >= lo-slack) & (x <= hi+slack) & np.isfinite(x)
+            bad, allowed = bad | ~empty & ~inside, f'a number in [{lo}, {hi}]'
+        elif c == 'repeat': bad, allowed = np.array([not isinstance(o, (bool, np.bool_)) for o in v]), 'True or False'
         if bad.any():
             rows = ', '.join(map(str, df.index[bad][:5])) + (', …' if bad.sum() > 5 else '')
             raise ValueError(f'{arg}: column {c!r} has {v.to_numpy(dtype=object)[bad][0]!r} in row {rows} '
                              f'({bad.sum()} of {len(df)} rows); allowed is {allowed}')
+        want, kinds = ('numbers', 'fiu') if c in _RANGES else ('booleans', 'b') if c == 'repeat' else ('', v.dtype.kind)
+        if v.dtype.kind not in kinds:
+            raise ValueError(f'{arg}: column {c!r} is of type {v.dtype}; allowed are {want}, as after `df.astype`')
     return df
 
 # %% ../nbs/00_core.ipynb #dcbe03a7

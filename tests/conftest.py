@@ -1,6 +1,10 @@
 "Shared fixtures: real data is used where `HMIX_DATA` names it, and its absence is said."
 import os
 import pytest
+from hypothesis import settings
+
+settings.register_profile('same', derandomize=True) # a failure can be had again, on any machine
+settings.load_profile('same')
 
 @pytest.fixture(scope='session')
 def hub():

@@ -6,7 +6,8 @@ from sklearn.datasets import load_digits
 from hmix_nb.analysis.coefficient import (EXAMPLES, confidence_by_coefficient, crossed_model, entropies, entropy_effect,
     example_relabellings, monotonicity, plot_boundary, plot_confidence, plot_entropy, plot_examples, plot_monotonicity,
     plot_recovery, recovery, repeat_consistency, untouched)
-from hmix_nb.analysis.consistency import in_order
+from hmix_nb.analysis.recovery import simulate_study
+from hmix_nb.mixing.fits import PairFits, alphabetical
 from hmix_nb.data.simulated import SimulatedParticipants, draw_stimuli
 from hmix_nb.stats import two_way
 
@@ -103,8 +104,11 @@ def test_one_person_has_no_intervals(df, probs):
 def test_bad_tables_are_named(df, probs):
     with pytest.raises(ValueError, match="column 'lam_h' has"): recovery(df.assign(lam_h=df.lam_h*100))
     gap = df.assign(confidence=df.confidence.where(df.index != 7))
-    with pytest.raises(ValueError, match="column 'confidence' has nan in row 7"): confidence_by_coefficient(gap)
-    with pytest.raises(ValueError, match="column 'confidence'"): entropy_effect(gap, probs)
+    one, two = confidence_by_coefficient(gap), entropy_effect(gap, probs)
+    assert one.missing.sum() == 1 and one.n.sum() == len(df)-1
+    pd.testing.assert_frame_equal(one.drop(columns='missing'), confidence_by_coefficient(df.drop(7)).drop(columns='missing'))
+    assert two.slopes.n['confidence'].tolist() == [len(df)-1]*3 and two.slopes.n['relabelling'].tolist() == [len(df)]*3
+    with pytest.raises(ValueError, match='confidence is missing in all'): confidence_by_coefficient(df.assign(confidence=np.nan))
     assert untouched(gap).answers['all'] == len(df)
     with pytest.raises(ValueError, match='id_b|id_a'): entropies(df, probs[:100])
     with pytest.raises(ValueError, match=r'probs: found shape \(10,\)'): entropies(df, probs[0])
@@ -135,17 +139,25 @@ def test_two_way_slopes_find_ghosts_no_more_often_than_they_say():
         p.append(entropy_effect(d, made/made.sum(1, keepdims=True)).slopes.p['relabelling', 'entropy'])
     assert np.mean(np.array(p) < .05) < .15
 
-def test_chance_gives_the_breaks_that_chance_gives():
-    found = [monotonicity(SimulatedParticipants(40, seed=s).judge(draw_stimuli(Y, 23, classes=CLASSES, seed=s), 2), n_boot=100
-                          ).summary.loc['judgment_mean'] for s in range(8)]
-    found = pd.DataFrame(found)
-    assert abs(found.breaks.mean() - found.expected.mean()) < 3 and (found.p > .02).all()
+def test_curves_that_rise_are_not_said_to_fall():
+    "Studies as large as H-Mix, on logistic curves: p is spread out, and the expected number is what is found."
+    found = pd.DataFrame([monotonicity(simulate_study(PairFits.shipped(), seed=s), n_boot=200).summary.loc['judgment_mean'] for s in range(12)])
+    assert abs(found.breaks.mean() - found.logistic_breaks.mean()) < 2.5
+    assert (found.logistic_p < .05).sum() <= 2 and (found.logistic_depth_p < .05).sum() <= 2
+    assert (found.flat_breaks > found.logistic_breaks).all() # a flat stretch breaks more easily
+
+@pytest.mark.parametrize('spoil', [lambda d: d.assign(lam_h=1-d.lam_h), # all the wrong way round
+                                   lambda d: d.assign(lam_h=d.lam_h.where((d.lam_f < .9) | (d.class_a > 'automobile'), (d.lam_h-.4).clip(0)))])
+def test_curves_that_fall_are_seen(spoil):
+    "The second: 17 of 45 pairs fall at the end."
+    s = monotonicity(spoil(simulate_study(PairFits.shipped(), seed=3)), n_boot=200).summary.loc[['judgment_mean', 'image_mean']]
+    assert (s.logistic_depth_p < .01).all() and (s.flat_depth_p < .05).all()
 
 def test_pairs_are_the_same_in_either_order(df):
     turned = df.rename(columns=dict(class_a='class_b', class_b='class_a', id_a='id_b', id_b='id_a'))
     turned = turned.assign(lam_f=1-df.lam_f, lam_h=1-df.lam_h)
     pd.testing.assert_frame_equal(monotonicity(df, n_boot=50).table, monotonicity(turned, n_boot=50).table)
-    assert (in_order(turned)[['id_a', 'id_b']].to_numpy() == df[['id_a', 'id_b']].to_numpy()).all()
+    assert (alphabetical(turned)[['id_a', 'id_b']].to_numpy() == df[['id_a', 'id_b']].to_numpy()).all()
     a, b = plot_boundary(df, '3', '7'), plot_boundary(df, '7', '3')
     assert len(a.lines[0].get_ydata()) == len(b.lines[0].get_ydata())
 
@@ -218,7 +230,8 @@ def test_repeats_sliders_and_order_of_hmix(real):
     u = untouched(real)
     assert u.untouched.tolist() == [163, 155, 8] and u.most['all'] == 18
     m = monotonicity(real, n_boot=100)
-    assert m.summary.breaks.tolist() == [14, 14, 18] and (m.summary.p > .05).all()
+    assert m.summary.breaks.tolist() == [14, 14, 18]
+    assert (m.summary[['flat_p', 'flat_depth_p']] > .05).all().all() and m.summary.logistic_p['image_mean'] < .05
     assert '14 of 45' in title(plot_monotonicity(m))
 
 def test_crossed_model_of_hmix(real, votes):

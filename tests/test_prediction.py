@@ -16,7 +16,7 @@ def law(family, mu): return np.exp(family.log_prob(np.arange(101), np.full(101, 
 
 @settings(max_examples=80, deadline=None)
 @given(st.floats(0, 1), st.floats(.02, 1.))
-def test_a_folded_normal_is_a_law_with_the_mean_asked_for(mu, sigma):
+def test_a_censored_normal_is_a_law_with_the_mean_asked_for(mu, sigma):
     p = law(Gaussian(sigma), mu)
     assert p.sum() == pytest.approx(1, abs=1e-9) and (p >= 0).all()
     assert p@np.arange(101)/100 == pytest.approx(np.clip(mu, .005, .995), abs=1e-4 + 2e-3*(sigma > .5))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Answers', 'simulated_answers', 'read_table', 'own_answers', 'load_answers']
 
-# %% ../../nbs/47_analysis.answers.ipynb #51d177c0
+# %% ../../nbs/47_analysis.answers.ipynb #01df9783
 import ast, re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from ..core import CIFAR10, check_name, check_table
 from ..data.hub import DataHub
 from ..data.judgments import LAYOUTS, categorical, coefficient, construct, select_shuffled
 from ..data.simulated import SimulatedParticipants, ambiguity, draw_stimuli
-from .categorical import released_labels, simulate_answers
+from .categorical import _LABELS, released_labels, simulate_answers
 
 # %% ../../nbs/47_analysis.answers.ipynb #c664656a
 _KINDS = 'construct', 'select', 'coefficient', 'categorical'
@@ -42,11 +42,11 @@ class Answers:
         said = (f'{k}: {len(t)} answers of {t.participant.nunique()} people' for k, t in self.tables().items())
         return f'{self.about} ' + '; '.join(said)
 
-# %% ../../nbs/47_analysis.answers.ipynb #900b5137
+# %% ../../nbs/47_analysis.answers.ipynb #cd89dc40
 def simulated_answers(
     study:str='h-mix', # Or 'cifar-10s'
     seed:int=0, # Another seed, other people and other blends
-)->Answers: # All tables of the study but `labels`
+)->Answers: # H-Mix's three tables of blends, or CIFAR-10S's forms
     "Make up a study after H-Mix or CIFAR-10S, on digits."
     check_name(study, ('h-mix', 'cifar-10s'), 'study')
     from sklearn.datasets import load_digits # here: slow to import, and for this alone
@@ -65,7 +65,7 @@ def simulated_answers(
     picked = ask(25, 3, interface='select-shuffled')
     return Answers(study, 'simulated', told, made.reset_index(drop=True), picked, people, probs=p, classes=classes)
 
-# %% ../../nbs/47_analysis.answers.ipynb #ac1468ec
+# %% ../../nbs/47_analysis.answers.ipynb #89a7aaca
 def read_table(
     path, # A CSV file with the columns of one of the readers in `data.judgments`
 )->dict: # 'construct' and 'select', 'coefficient', or 'categorical', to a table
@@ -75,7 +75,8 @@ def read_table(
     try: df = pd.read_csv(path, dtype=dict.fromkeys(texts, str))
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e:
         raise ValueError(f'{path.name}: no CSV table: {e}') from None
-    if 'repeat' in df: check_table(df, 'repeat', arg=path.name)
+    more = {'repeat', 'rt_s', 'position', 'id_a', 'id_b', 'confidence'} & set(df)
+    if more: check_table(df, *sorted(more), nan=('rt_s', 'confidence'), arg=path.name)
     if 'interface' in df:
         check_table(df, 'participant', 'interface', 'pair', 'class_a', 'class_b', 'lam_h', arg=path.name)
         for k in df.interface.unique(): check_name(k, ('construct', 'select-shuffled'), f'{path.name}: interface')
@@ -93,13 +94,17 @@ def read_table(
 def _classes(text, where): # "('cat', 'dog')", as pandas writes a tuple, or 'cat;dog', or nothing
     if text != text: return ()
     if not re.match(r'[\[(]', str(text)): return tuple(filter(None, str(text).split(';')))
-    try: return tuple(ast.literal_eval(text))
-    except (ValueError, SyntaxError):
-        raise ValueError(f"{where}: found {text!r}; allowed is 'cat;dog' or a tuple of names") from None
+    try: names = ast.literal_eval(text)
+    except (ValueError, SyntaxError): names = None
+    if not isinstance(names, (tuple, list)) or not all(isinstance(o, str) for o in names):
+        raise ValueError(f"{where}: found {text!r}; allowed is 'cat;dog' or a tuple of names")
+    return tuple(names)
 
-# %% ../../nbs/47_analysis.answers.ipynb #59887609
+# %% ../../nbs/47_analysis.answers.ipynb #352cdfbc
 def own_answers(
     *paths, # CSV files, see `read_table`
+    cifar10:bool=False, # Are the ids those of CIFAR-10's test set? Then its images and CIFAR-10H are used, if at hand
+    root=None, # The data folder, as for `DataHub`
 )->Answers: # `source` is 'own'
     "Read a study of one's own from its tables."
     tables = {}
@@ -108,25 +113,30 @@ def own_answers(
             if k in tables: raise ValueError(f'{Path(p).name}: a second table of {k} answers; allowed is one')
             tables[k] = t
     if not tables: raise ValueError('paths: none given; allowed is one table or more')
-    classes = sorted({c for t in tables.values() for k in ('class_a', 'class_b') if k in t for c in t[k].unique()})
+    named = [t[k].dropna() for t in tables.values() for k in ('class_a', 'class_b', 'first', 'second') if k in t]
+    named += [t.impossible.explode().dropna() for t in tables.values() if 'impossible' in t]
     about = f'Read from {", ".join(Path(p).name for p in paths)}.'
-    return Answers('own', 'own', about, **tables, classes=tuple(classes))
+    hub, probs = (None, None) if not cifar10 else (DataHub(root), _votes(DataHub(root)))
+    return Answers('own', 'own', about, **tables, probs=probs, classes=tuple(sorted(set(pd.concat(named)))), hub=hub)
 
-# %% ../../nbs/47_analysis.answers.ipynb #cf64db0f
+def _votes(hub): # CIFAR-10H, if it is there
+    name = 'cifar-10h/cifar10h-probs.npy'
+    return np.load(hub.path(name)) if hub.has(name) else None
+
+# %% ../../nbs/47_analysis.answers.ipynb #c85a9ce4
 def load_answers(
     study:str='h-mix', # Or 'cifar-10s'
     root=None, # The data folder, as for `DataHub`
     seed:int=0, # Of the simulated people, where data is absent
 )->Answers: # `source` is 'released' or 'simulated'
     "Read a released study, or make one up if its files are not at hand."
-    hub, probs = DataHub(root), 'cifar-10h/cifar10h-probs.npy'
+    hub = DataHub(root)
     need = _KINDS if check_name(study, ('h-mix', 'cifar-10s'), 'study') == 'h-mix' else ['cifar_10s']
     if missing := [LAYOUTS[k].file for k in need if not hub.has(LAYOUTS[k].file)]:
         made = simulated_answers(study, seed)
         return replace(made, about=f'{made.about} {missing[0]} is not at hand; `hmix data --fetch {study}` fetches it.')
-    more = dict(hub=hub, probs=np.load(hub.path(probs)) if hub.has(probs) else None)
-    labels = 'h-mix/hmix_individ_soft_labels.json' if study == 'h-mix' else 'cifar-10s/cifar10s_t2clamp_redist10.json'
-    if hub.has(labels): more['labels'] = released_labels(hub, study)
+    more = dict(hub=hub, probs=_votes(hub))
+    if hub.has(_LABELS[study]): more['labels'] = released_labels(hub, study)
     more['categorical'] = categorical(hub, study)
     if study == 'cifar-10s': return Answers(study, 'released', 'The released answers of CIFAR-10S.', **more)
     rest = construct(hub), select_shuffled(hub), coefficient(hub)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['claims', 'mark', 'show_ours', 'measure', 'compare']
 
-# %% ../../nbs/48_analysis.claims.ipynb #1ee39687
+# %% ../../nbs/48_analysis.claims.ipynb #6481154c
 import json
 from importlib.resources import files
 import numpy as np, pandas as pd
@@ -14,7 +14,8 @@ from ..core import CIFAR10, check_name
 from ..data.judgments import processed, repeats
 from ..mixing.fits import fit_pairs
 from .midpoint import relabelled
-from .coefficient import confidence_by_coefficient, entropy_effect, monotonicity
+from .consistency import monotonicity
+from .coefficient import EXAMPLES, confidence_by_coefficient, entropy_effect
 from .categorical import against_votes, answer_summary, endpoint_correlation, off_endpoint_mass
 from .answers import Answers
 
@@ -47,7 +48,7 @@ def show_ours(
     numbers = ', '.join(f'{o:.{digits}f}'.rstrip('0').rstrip('.') for o in (ours[:-1] if says else ours))
     return f"{numbers}: {'' if ours[-1] else 'not so: '}{claim.words}" if says else numbers
 
-# %% ../../nbs/48_analysis.claims.ipynb #cc1da482
+# %% ../../nbs/48_analysis.claims.ipynb #d90892ba
 def _people(a): # who and what: A1 to A22
     both, df, soft = pd.concat([a.construct, a.select]), a.coefficient, a.categorical
     pairs = both.drop_duplicates('pair').groupby(['class_a', 'class_b']).size()
@@ -63,22 +64,25 @@ def _people(a): # who and what: A1 to A22
         A11=[df.stimulus.nunique()], A12=[blends.min(), blends.max(), len(blends)], A13=sorted(df.lam_f.unique()),
         A14=[one.participant.nunique(), one.stimulus.nunique()], A15=[obeys.sum(), len(obeys)],
         A16=[rows.min(), rows.max()],
-        A17=sorted(again.position.unique()), A18=[df.groupby('stimulus').participant.nunique().min()],
-        A19=[soft.participant.nunique(), soft.stimulus.nunique()], A20=sorted(soft.lam_f.unique()))
+        A17=sorted(again.position.unique()), A18=[one.groupby('stimulus').participant.nunique().min()],
+        A19=[soft.participant.nunique(), soft.stimulus.nunique()], A20=sorted(soft.lam_f.unique()),
+        A20b=[(n := len(set(soft.stimulus) - set(one.stimulus))), n == 0])
 
 def _midpoint(a): # B
     both = pd.concat([a.construct, a.select])
     typical = [t.groupby('pair').lam_h.mean().median() for t in (a.construct, a.select)]
     loose, exact = (relabelled(a.construct, a.select, exact=e) for e in (False, True))
     middle = [a.construct[a.construct.start == s].lam_h.median() for s in (.1, .9)] + [a.select.lam_h.median()]
-    off = (both.lam_h != .5).mean()
+    off, two = (both.lam_h != .5).mean(), relabelled(a.construct, a.select, by='interface')
+    picks = both.groupby('pair').lam_h.agg(lambda v: len(v.mode()) > 1)
+    tied = int(picks[loose.in_all].sum())
     return dict(B3=[off, off > .5], B4=[*typical, max(abs(t-.5) for t in typical) < .05],
+                B7=[len(o) for o in (two.in_all, two.in_any)], B8=[tied, len(loose.in_all), tied > 0],
                 B5=[len(loose.in_all)], B6=[len(loose.in_any)], B9=middle,
                 B5x=[len(exact.in_all)], B6x=[len(exact.in_any)])
 
-# %% ../../nbs/48_analysis.claims.ipynb #dd173b58
-_EXAMPLES = dict(C4a=('mixed_0.75_Airplane_74_Dog_3610', True), C4b=('mixed_0.5_Bird_7348_Cat_6202', False),
-                 C4c=('mixed_0.5_Automobile_9830_Bird_5118', False), C4d=('mixed_0.5_Bird_7348_Cat_6202', False))
+# %% ../../nbs/48_analysis.claims.ipynb #70ec8a57
+_EXAMPLES = dict(C4a=(EXAMPLES[0], True), C4b=(EXAMPLES[1], False), C4c=(EXAMPLES[2], False), C4d=(EXAMPLES[1], False))
 
 def _coefficient(a): # C and D
     df = a.coefficient
@@ -105,15 +109,15 @@ def _soft(a): # E
     r = endpoint_correlation(mass, n_boot=1).estimate.item()
     return dict(E1=[100*mass.off.mean()], E2=[100*mass.off.sem()], E3=[r])
 
-# %% ../../nbs/48_analysis.claims.ipynb #dd45f3f2
+# %% ../../nbs/48_analysis.claims.ipynb #6aa72aae
 _FILES = 'splits/train_indices.npy', 'cifar-10h/cifar10h-counts.npy', 'h-mix/processed_hmix_inferences.json'
 
 def _of_images(a): # A21, A22 and G1: what needs the hub
     df = pd.concat([a.coefficient[['id_a', 'id_b']], a.construct[['id_a', 'id_b']]])
     split, votes, theirs = map(a.hub.path, _FILES)
     theirs, ours = json.loads(theirs.read_text(encoding='utf-8')), processed(a.coefficient)
-    return dict(A21=[np.isin(df, np.load(split)).mean()], A22=[np.load(votes).sum(1).mean()],
-                G1=[sum(ours.get(k) == v for k, v in theirs.items())])
+    return dict(A21=[100*np.isin(df, np.load(split)).mean()], A22=[np.load(votes).sum(1).mean()],
+                G1=[(n := sum(ours.get(k) == v for k, v in theirs.items())), len(theirs), n == len(theirs)])
 
 def _cifar10s(a): # H
     df, h = a.categorical, entropy(a.probs, axis=1)

@@ -6,7 +6,7 @@
 __all__ = ['EXAMPLES', 'recovery', 'plot_recovery', 'confidence_by_coefficient', 'plot_confidence', 'example_relabellings',
            'plot_examples', 'plot_boundary', 'entropies', 'EntropyEffect', 'entropy_effect', 'plot_entropy']
 
-# %% ../../nbs/41_analysis.coefficient.ipynb #20f95043
+# %% ../../nbs/41_analysis.coefficient.ipynb #51d623dd
 from dataclasses import dataclass
 import numpy as np
 import pandas as pd
@@ -15,10 +15,10 @@ from scipy.special import entr
 from ..core import check_lengths, check_name, check_range, check_table
 from ..figures import MIXUP, PEOPLE, describe, new_figure
 from ..stats import bootstrap, two_way, weighted_quantile
-from .consistency import (crossed_model, in_order, monotonicity, plot_monotonicity, repeat_consistency,
-                                          untouched)
+from ..mixing.fits import alphabetical
+from .consistency import crossed_model, monotonicity, plot_monotonicity, repeat_consistency, untouched
 
-# %% ../../nbs/41_analysis.coefficient.ipynb #369303a1
+# %% ../../nbs/41_analysis.coefficient.ipynb #5583344a
 def recovery(
     df:pd.DataFrame, # One row per answer
     *,
@@ -28,7 +28,7 @@ def recovery(
 )->pd.DataFrame: # Index `lam_f`; `median, q25, q75, n` answers, `people, stimuli`, and e.g. `median_low, median_high`
     "Median and quartiles of the inferred coefficient at each true one, over all answers; UAI Fig. 5."
     check_table(df, 'participant', 'stimulus', 'lam_f', 'lam_h')
-    lam, h, names = df.lam_f.round(9), df.lam_h.to_numpy(float), ['median', 'q25', 'q75']
+    lam, h, names = df.lam_f.astype(float).round(6), df.lam_h.to_numpy(float), ['median', 'q25', 'q75']
     groups = df.groupby(lam)
     out = groups.lam_h.quantile([.5, .25, .75]).unstack().set_axis(names, axis=1)
     out = out.assign(n=groups.size(), people=groups.participant.nunique(), stimuli=groups.stimulus.nunique())
@@ -58,7 +58,7 @@ def plot_recovery(
                         f'half of all answers lie up to {width:.2f} apart',
                     'share of the first image in the blend, λ_f', 'share that people infer, λ_h')
 
-# %% ../../nbs/41_analysis.coefficient.ipynb #7a3bcccd
+# %% ../../nbs/41_analysis.coefficient.ipynb #fd99d28d
 def confidence_by_coefficient(
     df:pd.DataFrame, # One row per answer
     *,
@@ -66,15 +66,19 @@ def confidence_by_coefficient(
     n_boot:int=1000, # Draws of people and stimuli, for the interval
     seed:int=0, # Of these draws
     level:float=.95, # Of the interval
-)->pd.DataFrame: # Index `lam_f`; `mean` over stimulus means and its `low, high`; `sd_stimuli, sd_participants`; counts
+)->pd.DataFrame: # Index `lam_f`; `mean` over stimuli, `low, high`, `sd_stimuli, sd_participants`; counts, also of the `missing`
     "Confidence at each coefficient, with its spread over stimulus means and over participant means; UAI Table 1."
-    check_table(df, 'participant', 'stimulus', 'lam_f', 'confidence')
-    lam = (np.minimum(df.lam_f, 1-df.lam_f) if fold else df.lam_f).round(9).rename('lam_f')
+    check_table(df, 'participant', 'stimulus', 'lam_f', 'confidence', nan=('confidence',))
+    every = (np.minimum(df.lam_f, 1-df.lam_f) if fold else df.lam_f).astype(float).round(6).rename('lam_f')
+    known = df.confidence.notna()
+    if not known.any(): raise ValueError(f'df: column confidence is missing in all {len(df)} rows')
+    lam, df = every[known], df[known]
     share = 1/df.groupby([lam, 'stimulus']).confidence.transform('size').to_numpy() # each stimulus counts once
     means = {o: df.groupby([lam, o]).confidence.mean().groupby(level=0) for o in ('stimulus', 'participant')}
     out = pd.DataFrame(dict(mean=means['stimulus'].mean(), sd_stimuli=means['stimulus'].std(),
                             sd_participants=means['participant'].std(), n=df.groupby(lam).size(),
                             people=means['participant'].size(), stimuli=means['stimulus'].size()))
+    out = out.assign(missing=(~known).groupby(every).sum().reindex(out.index))
     each = share[:, None]*(lam.to_numpy()[:, None] == out.index.to_numpy()) # (N, rows of `out`)
     def mean(w):
         with np.errstate(invalid='ignore'): return w @ (each*df.confidence.to_numpy(float)[:, None])/(w @ each)
@@ -100,7 +104,7 @@ def plot_confidence(
     told = f"{told} and highest at {c['mean'].idxmax():g} ({c['mean'].max():.2f})"
     return describe(ax, told, 'share of the first image in the blend, λ_f', 'confidence ω')
 
-# %% ../../nbs/41_analysis.coefficient.ipynb #99e17e33
+# %% ../../nbs/41_analysis.coefficient.ipynb #8ea917aa
 EXAMPLES = ('mixed_0.75_Airplane_74_Dog_3610', 'mixed_0.5_Bird_7348_Cat_6202', 'mixed_0.5_Automobile_9830_Bird_5118')
 
 def example_relabellings(
@@ -112,6 +116,7 @@ def example_relabellings(
 )->pd.DataFrame: # Index `stimulus`; `class_a, class_b, lam_f`, mean `lam_h`, `n`, difference `moved`, all `answers`
     "Stimuli with all answers to each, repeats included, the most relabelled first."
     check_table(df, 'stimulus', 'class_a', 'class_b', 'lam_f', 'lam_h')
+    df = alphabetical(df) # so that a mean is of one class
     g = df.groupby('stimulus')
     out = g.agg(class_a=('class_a', 'first'), class_b=('class_b', 'first'), lam_f=('lam_f', 'first'),
                 lam_h=('lam_h', 'mean'), n=('lam_h', 'size'), answers=('lam_h', lambda v: tuple(sorted(v.round(9)))))
@@ -154,7 +159,7 @@ def plot_examples(
     fig.legend(*axs[1, 0].get_legend_handles_labels(), loc='outside lower center', ncols=3, frameon=False, fontsize=8)
     return axs
 
-# %% ../../nbs/41_analysis.coefficient.ipynb #d932c06a
+# %% ../../nbs/41_analysis.coefficient.ipynb #72cf34a1
 def plot_boundary(
     df:pd.DataFrame, # One row per answer
     class_a:str, # The class whose share is shown
@@ -162,7 +167,7 @@ def plot_boundary(
     level:float=.95, # Of the intervals
 ): # The Axes
     "Draw all answers to one pair of classes, and their mean at each coefficient; thesis Fig. 4.4."
-    d = in_order(check_table(df, 'participant', 'stimulus', 'class_a', 'class_b', 'lam_f', 'lam_h'))
+    d = alphabetical(check_table(df, 'participant', 'stimulus', 'class_a', 'class_b', 'lam_f', 'lam_h'))
     for c, arg in ((class_a, 'class_a'), (class_b, 'class_b')): check_name(c, sorted({*d.class_a, *d.class_b}), arg)
     a, b = sorted([class_a, class_b])
     d = d[(d.class_a == a) & (d.class_b == b)]
@@ -234,7 +239,7 @@ def _tests(g, y, level): # rows of `EntropyEffect.table`, by unit and test
             rows[y, unit, 'two-way robust t'] = of | robust
     return rows
 
-# %% ../../nbs/41_analysis.coefficient.ipynb #aa77cb60
+# %% ../../nbs/41_analysis.coefficient.ipynb #1272fa7a
 def entropy_effect(
     df:pd.DataFrame, # One row per answer; without `confidence`, relabelling alone
     probs:np.ndarray, # (N, K), as for `entropies`
@@ -246,18 +251,18 @@ def entropy_effect(
     "Confidence and amount of relabelling against the entropy of the blended images; UAI Fig. 8."
     check_range(low, 0, high, 'low')
     outcomes = [o for o in ('confidence', 'relabelling') if o != 'confidence' or o in df]
-    check_table(df, 'participant', 'stimulus', *outcomes[:-1])
-    d = entropies(df, probs)
+    check_table(df, 'participant', 'stimulus', *outcomes[:-1], nan=('confidence',))
+    d = entropies(alphabetical(df) if {'class_a', 'class_b'} <= set(df) else df, probs)
     ends = d[['entropy_a', 'entropy_b']]
     d = d.assign(is_high=1.*(ends.min(axis=1) >= high))
     g, rows = d[(d.is_high == 1) | (ends.max(axis=1) <= low)], {}
-    for y in outcomes: rows |= _tests(g, y, level)
+    for y in outcomes: rows |= _tests(g.dropna(subset=y), y, level) # an answer without confidence still says lam_h
     table = pd.DataFrame(list(rows.values()), index=pd.MultiIndex.from_tuples(rows, names=['outcome', 'unit', 'test']))
     x = [o for o in ('entropy', 'off') if d[o].nunique() > 1]
-    slopes = pd.concat({y: two_way(d, y, x, level=level) for y in outcomes}, names=['outcome', 'term'])
+    slopes = pd.concat({y: two_way(d.dropna(subset=y), y, x, level=level) for y in outcomes}, names=['outcome', 'term'])
     return EntropyEffect(table, slopes)
 
-# %% ../../nbs/41_analysis.coefficient.ipynb #623317e0
+# %% ../../nbs/41_analysis.coefficient.ipynb #e6a2f6e1
 def _mean(d, y, level): return two_way(d, y, level=level).loc['intercept'].rename(d.entropy.mean())
 
 def _plot_entropy(ax, d, y, slopes, groups, n_bins, level): # one panel: bins, slope with its interval, groups
@@ -267,7 +272,7 @@ def _plot_entropy(ax, d, y, slopes, groups, n_bins, level): # one panel: bins, s
                 capsize=2, label='mean of a bin of answers')
     x, centre = np.linspace(0, d.entropy.max(), 50), d.entropy.mean()
     line = {o: d[y].mean() + slopes.loc['entropy', o]*(x - centre) for o in ('estimate', 'low', 'high')}
-    ax.plot(x, line['estimate'], color=PEOPLE, label=f'slope, {level:.0%} interval')
+    ax.plot(x, line['estimate'], color=PEOPLE, label=f'through the mean: slope and its {level:.0%} interval')
     ax.fill_between(x, line['low'], line['high'], color=PEOPLE, alpha=.15, lw=0)
     for told, (of, mark) in groups.items():
         if of.sum() < 2: continue
@@ -275,7 +280,7 @@ def _plot_entropy(ax, d, y, slopes, groups, n_bins, level): # one panel: bins, s
         ax.errorbar(g.name, g.estimate, yerr=[[g.estimate-g.low], [g.high-g.estimate]], fmt=mark, ms=8, color=MIXUP,
                     mec='k', capsize=3, label=f'{told} ({n} blends)')
 
-# %% ../../nbs/41_analysis.coefficient.ipynb #b600bf69
+# %% ../../nbs/41_analysis.coefficient.ipynb #7d97721d
 def plot_entropy(
     df:pd.DataFrame, # One row per answer, with `confidence`
     probs:np.ndarray, # (N, K), as for `entropies`
@@ -286,7 +291,7 @@ def plot_entropy(
     level:float=.95, # Of the intervals
 ): # The Axes: confidence, and amount of relabelling
     "Draw confidence and relabelling against the entropy of the blended images, with slope and groups; UAI Fig. 8."
-    d = entropies(check_table(df, 'confidence'), probs)
+    d = entropies(check_table(df, 'confidence', nan=('confidence',)).dropna(subset='confidence'), probs)
     slopes = entropy_effect(df, probs, high=high, low=low, level=level).slopes
     if d.entropy.nunique() < 2: raise ValueError('probs: all blends are equally clear; entropy must vary')
     ends = d[['entropy_a', 'entropy_b']]
@@ -297,7 +302,7 @@ def plot_entropy(
         _plot_entropy(ax, d, y, slopes.loc[y], groups, n_bins, level)
         r = slopes.loc[(y, 'entropy')]
         how = 'no clear slope' if not r.low*r.high > 0 else 'falls' if r.estimate < 0 else 'rises'
-        told = f'{y.capitalize()}: {how} ({r.estimate:+.2f} per nat; {r.low:+.2f} to {r.high:+.2f})'
+        told = f'{y.capitalize()}: {how} ({r.estimate:+.3f} per nat; {r.low:+.3f} to {r.high:+.3f})'
         describe(ax, told, 'mean entropy of both images, nats', name)
     axs[0].legend(frameon=False, fontsize=7)
     return axs

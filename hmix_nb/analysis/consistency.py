@@ -47,7 +47,7 @@ def untouched(
     counts = dict.fromkeys(('answers', 'untouched', 'people', 'most'), int)
     return pd.DataFrame(rows).T.astype(counts).rename_axis('which')
 
-# %% ../../nbs/39_analysis.consistency.ipynb #2a06f7bd
+# %% ../../nbs/39_analysis.consistency.ipynb #6b0fe5d1
 def _agreement(x, y, w, within): # of pairs that count `w` times
     d = np.abs(x - y)
     if not w.any(): return np.full(3, np.nan)
@@ -74,7 +74,7 @@ def repeat_consistency(
     same = repeats(d).dropna(subset='differ').rename(columns=dict(lam_h='v_x', lam_h_again='v_y'))
     i, j = people.get_indexer(same.participant), things.get_indexer(same.stimulus)
     same = same[['v_x', 'v_y']].assign(who_x=i, who_y=i, what=j)
-    first = d.assign(who=who, what=what, v=d.lam_h, at=rng(seed, 'who').permutation(len(d)))[~d['repeat'].to_numpy(bool)]
+    first = d.assign(who=who, what=what, v=d.lam_h, at=rng(seed, 'who').permutation(len(d)))[~d['repeat']]
     first = first.sort_values('position', kind='stable').drop_duplicates(['who', 'what']).sort_values('at')
     first = first[first.groupby('what').cumcount() < most][['who', 'what', 'v']]
     two = first.merge(first, on='what').query('who_x != who_y') # each pair in both orders: neither is the first
@@ -105,7 +105,7 @@ def _cell(d, n_boot, g): # the three summaries of one pair at one coefficient, a
     v = np.column_stack([w @ sums/(w @ size), (middle[0] + middle[1])/2, w @ (sums/size)/n])
     return v[0], (v[1:] - v[0])*np.sqrt(n/(n-1)) if n > 1 else np.zeros((n_boot, 3)), len(d), n
 
-# %% ../../nbs/39_analysis.consistency.ipynb #20ef3783
+# %% ../../nbs/39_analysis.consistency.ipynb #ee64ff86
 def _lend(cells): # one blend at a coefficient says nothing of noise: take it to be as large as any pair's there
     for lam in {o for lams, *_ in cells.values() for o in lams}:
         here = [(c, c[0].index(lam)) for c in cells.values() if lam in c[0]]
@@ -117,7 +117,8 @@ def _logistic(cells): # per pair (L, 3): the nearest logistic curves with a slop
     lam, pair = (np.concatenate([f(i, c) for i, c in enumerate(cells.values())])
                  for f in (lambda i, c: np.array(c[0]), lambda i, c: np.full(len(c[0]), i)))
     n, seen = np.concatenate([c[3] for c in cells.values()]), np.concatenate([c[1] for c in cells.values()])
-    fits = [fit_batch(share, lam, y, pair, [4., .5], jac=share_slopes, weight=n, lo=[0., -5.], hi=[200., 5.]) for y in seen.T]
+    how = dict(jac=share_slopes, weight=n, lo=[0., -5.], hi=[200., 5.])
+    fits = [fit_batch(share, lam, y, pair, [4., .5], **how) for y in seen.T]
     at = [share(lam, *np.where(f.ok[:, None], f.params, [[0., .5]])[pair].T) for f in fits] # no fit: as flat as can be
     return {k: np.column_stack([o[pair == i] for o in at]) for i, k in enumerate(cells)}
 
@@ -193,7 +194,7 @@ def monotonicity(
     steps = pd.concat(steps, names=['class_a', 'class_b']).droplevel(2) if steps else pd.DataFrame()
     return Monotonicity(_beside_chance(cells, truths, tails), table, steps)
 
-# %% ../../nbs/39_analysis.consistency.ipynb #02323e8d
+# %% ../../nbs/39_analysis.consistency.ipynb #7eacf366
 def plot_monotonicity(
     m:Monotonicity, # From `monotonicity`
     n:int=15, # How many pairs to show
@@ -210,7 +211,7 @@ def plot_monotonicity(
     ax.set(yticks=y, yticklabels=[f'{a}–{b}, {f:g} to {g:g}' for (a, b), f, g in zip(t.index, t.lam_from, t.lam_to)])
     ax.tick_params(axis='y', labelsize=7)
     fig.legend(loc='outside lower center', frameon=False, ncols=2, fontsize=8)
-    told = (f'{s.breaks:.0f} of {s.pairs:.0f} curves fall somewhere; so would {s.logistic_low:.0f} to {s.logistic_high:.0f} '
+    told = (f'{s.breaks:.0f} of {s.pairs:.0f} curves fall; so would {s.logistic_low:.0f} to {s.logistic_high:.0f} '
             f'that rise, or {s.flat_low:.0f} to {s.flat_high:.0f} that are flat in places')
     return describe(ax, told, 'lowest step of the mean answer λ_h, with its interval')
 

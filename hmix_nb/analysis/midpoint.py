@@ -20,7 +20,7 @@ from ..data.judgments import repeats
 from ..figures import MIXUP, PEOPLE, describe, new_figure, table_html
 from ..stats import crossed_weights, two_way
 
-# %% ../../nbs/40_analysis.midpoint.ipynb #e11f91e7
+# %% ../../nbs/40_analysis.midpoint.ipynb #9a98244c
 def name_interfaces(
     df:pd.DataFrame, # With `interface`, and `start` where there are starts
     by:str='start', # 'start': one name per interface and start; 'interface'; 'all': one name for all
@@ -39,9 +39,7 @@ def _grid(lam):
         if np.abs(lam*n - np.rint(lam*n)).max() < 1e-6: return np.arange(n+1)/n, np.rint(lam*n).astype(int)
     return np.unique(lam.round(9), return_inverse=True)
 
-def _is_repeat(df): return df['repeat'].astype(str).to_numpy() == 'True'
-
-# %% ../../nbs/40_analysis.midpoint.ipynb #3e43f837
+# %% ../../nbs/40_analysis.midpoint.ipynb #715e0494
 def selection_counts(
     df:pd.DataFrame, # `interface, lam_h`, and `start` where there are starts
     repeats:bool=True, # Count the picks of repeated trials too?
@@ -50,7 +48,7 @@ def selection_counts(
     "Count how often each blend was picked."
     check_table(df, 'lam_h', *([] if repeats else ['repeat']))
     grid, at = _grid(df.lam_h.to_numpy(float))
-    keep = np.ones(len(df), bool) if repeats else ~_is_repeat(df)
+    keep = np.ones(len(df), bool) if repeats else ~df['repeat'].to_numpy(bool)
     names = name_interfaces(df, by)
     counts = pd.crosstab(names[keep].to_numpy(), grid[at][keep])
     counts = counts.reindex(index=sorted(names.unique()), columns=grid, fill_value=0)
@@ -196,11 +194,11 @@ def _outline(ax, counts, size, step): # the most picked in one way, the second m
 
 _FIRST, _SECOND = dict(ec=PEOPLE, lw=3.5), dict(ec=MIXUP, lw=2.5, ls=(0, (2, 1)))
 
-# %% ../../nbs/40_analysis.midpoint.ipynb #2cbd2278
+# %% ../../nbs/40_analysis.midpoint.ipynb #96c47e48
 def plot_relabelled(
     construct:pd.DataFrame, # As for `relabelled`, with `class_a, id_a, class_b, id_b`
     select:pd.DataFrame|None=None, # The same of another interface
-    images=None, # What was blended: an `ImageSet`, or an (N, H, W, 3) array
+    images=None, # What was blended, and has to be given: an `ImageSet`, or an (N, H, W, 3) array
     *,
     pairs=None, # Which pairs to show; `None`: the `n` that all interfaces agree on most
     n:int=4, # How many
@@ -298,7 +296,7 @@ def start_effect(
     return pd.concat([two_way(o, 'lam_h', 'up', by=by).loc[['up']].assign(people=o.participant.nunique(), left_out=p)
                       for o, p in out.values()]).set_axis(list(out))
 
-# %% ../../nbs/40_analysis.midpoint.ipynb #d922b0e2
+# %% ../../nbs/40_analysis.midpoint.ipynb #07f32b7e
 def repeat_consistency(
     df:pd.DataFrame, # `participant, interface, pair, lam_h, repeat, position`, and `start` where there are starts
     by:str='start', # As for `name_interfaces`
@@ -306,7 +304,7 @@ def repeat_consistency(
     "Compare second picks with first ones; the 95 % intervals are over people."
     check_table(df, 'participant', 'pair', 'lam_h', 'repeat', 'position')
     out, names = {}, name_interfaces(df, by).to_numpy()
-    for name, d in df.assign(repeat=_is_repeat(df)).groupby(names):
+    for name, d in df.groupby(names):
         both = repeats(d)
         r = both.dropna(subset='differ').reset_index(drop=True).rename(columns=dict(differ='apart'))
         r['same'] = (r.apart < 1e-9).astype(float)

@@ -30,13 +30,13 @@ _SURE = .005 # half a position: a mean of exactly 0 would rule out every other a
 def _unique(mu): # many answers share one predicted mean
     return np.unique(np.clip(mu, _SURE, 1-_SURE), return_inverse=True)
 
-# %% ../../nbs/43_analysis.prediction.ipynb #060b6614
+# %% ../../nbs/43_analysis.prediction.ipynb #50d56be2
 def _log_mass(lo, hi): # log(Φ(hi) - Φ(lo)), also far out
     turn = lo + hi > 0
     lo, hi = np.where(turn, -hi, lo), np.where(turn, -lo, hi)
     return log_ndtr(hi) + log1p(-np.exp(log_ndtr(lo) - log_ndtr(hi)))
 
-def _shifted(mu, sigma): # where the normal must lie so that the mean of the folded one is `mu`
+def _shifted(mu, sigma): # where the normal must lie so that the mean of the censored one is `mu`
     m = np.linspace(-6*sigma, 1+6*sigma, 4001)
     a, b = -m/sigma, (1-m)/sigma
     density = (np.exp(-a*a/2) - np.exp(-b*b/2))/np.sqrt(2*np.pi)
@@ -44,8 +44,8 @@ def _shifted(mu, sigma): # where the normal must lie so that the mean of the fol
 
 @dataclass(frozen=True)
 class Gaussian:
-    "A normal around the predicted mean, with its tails folded into the ends of the slider."
-    sigma: float = .2 # Standard deviation before folding
+    "A normal around the predicted mean, censored at the ends of the slider."
+    sigma: float = .2 # Standard deviation before censoring
 
     def log_prob(self, at, mu): # Positions (N,) and predicted means (N,) -> (N,) in nats
         return self._of(at, *_unique(mu))
@@ -78,7 +78,7 @@ def _fit_heaps(at, mu, ridge=.01): # `ridge` keeps finite what never occurs
         return -(counts*lp).sum() + ridge*(w**2).sum(), (g + 2*ridge*w)[:, :3].ravel()
     return minimize(loss, np.zeros(9), jac=True, method='BFGS').x.reshape(3, 3)
 
-# %% ../../nbs/43_analysis.prediction.ipynb #3bcde9d1
+# %% ../../nbs/43_analysis.prediction.ipynb #8d6b847c
 def _beta(nu, phi): # log probabilities on `_REST` with `nu * phi` and `(1 - nu) * phi`: (len(nu), 98)
     lp = np.stack([nu*phi-1, (1-nu)*phi-1], 1) @ _X
     return lp - logsumexp(lp, 1, keepdims=True)
@@ -87,7 +87,7 @@ _NU = 1/(1+np.exp(-np.linspace(-8, 8, 161)))
 
 @dataclass(frozen=True)
 class InflatedBeta:
-    "Heaps at 0, ½ and 1, and a Beta on the other positions, with the predicted mean overall."
+    "Heaps at 0, ½ and 1, and a Beta on the other positions, with the predicted mean where the heaps leave room for it."
     heaps: np.ndarray # (3, 3) coefficients of 1, log μ and log(1-μ) for each heap
     phi: float = 4. # Precision of the Beta
 
@@ -113,19 +113,27 @@ class InflatedBeta:
 
 FAMILIES = {'gaussian': Gaussian, 'inflated beta': InflatedBeta}
 
-# %% ../../nbs/43_analysis.prediction.ipynb #2df4a5b7
+# %% ../../nbs/43_analysis.prediction.ipynb #d184cc01
 def _pairs(df): return pd.MultiIndex.from_arrays([df.class_a, df.class_b])
 
-def identity(train): # mixup's own: nothing to fit
+def identity(
+    train:pd.DataFrame, # The judgments; mixup has nothing to fit
+): # A function from judgments to predicted means
     "Predict what is in the pixels."
     return lambda df: df.lam_f.to_numpy(float)
 
-def pooled(train, **how):
+def pooled(
+    train:pd.DataFrame, # The judgments to fit
+    **how, # On to `fit_pairs`
+): # A function from judgments to predicted means
     "Fit one curve to all pairs."
     fits = fit_pairs(train.assign(class_a='a', class_b='b'), **how)
     return lambda df: fits.weight(df.lam_f.to_numpy(float), np.zeros(len(df), int), np.ones(len(df), int), ('a', 'b'))
 
-def per_pair(train, **how):
+def per_pair(
+    train:pd.DataFrame, # The judgments to fit
+    **how, # On to `fit_pairs`
+): # A function from judgments to predicted means
     "Fit a curve to each pair; where that fails, or the pair is new, take the pooled logistic."
     fits = fit_pairs(train, **how)
     fitted = fits.table.index[np.isfinite(fits.table.k)]
@@ -138,7 +146,9 @@ def per_pair(train, **how):
         return mu
     return predict
 
-def free_means(train):
+def free_means(
+    train:pd.DataFrame, # The judgments to fit
+): # A function from judgments to predicted means
     "Take the mean answer to each pair and coefficient; where there is none, take the pooled curve."
     key = lambda df: pd.MultiIndex.from_arrays([df.class_a, df.class_b, df.lam_f.round(6)])
     means = train.lam_h.groupby(key(train)).mean()

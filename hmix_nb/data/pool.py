@@ -15,7 +15,7 @@ from torch import Tensor
 from ..core import check_lengths, check_range, check_table, rng
 from ..labels import as_soft
 
-# %% ../../nbs/14_data.pool.ipynb #be711ce5
+# %% ../../nbs/14_data.pool.ipynb #03d48027
 class LabelPool:
     "Label rows of several people for each of `len(self)` images, to average or to draw from; sorted by image."
     def __init__(self,
@@ -32,7 +32,7 @@ class LabelPool:
         check_lengths(rows=rows, image=image, participant=participant, seconds=seconds, votes=votes, weights=weights)
         if image.dtype.kind not in 'iu': raise ValueError(f'image: found {image.dtype}; allowed are integers from 0 on')
         check_range(image, 0, np.inf if names is None else len(names)-1, 'image')
-        names = list(range(image.max()+1) if names is None else names)
+        names = list(range(image.max()+1)) if names is None else _list(names)
         if twice := pd.Index(names)[pd.Index(names).duplicated()].tolist():
             raise ValueError(f'names: {twice[0]!r} is there twice; allowed is once')
         if votes is not None and (np.asarray(check_range(votes, 1, arg='votes')) % 1).any():
@@ -50,7 +50,7 @@ class LabelPool:
         bare = f'; {len(self.unlabelled):,} images without' if len(self.unlabelled) else ''
         return f'{len(self):,} images, {len(self.rows):,} labels over {self.n_classes} classes{people}, {per}{votes}{bare}'
 
-# %% ../../nbs/14_data.pool.ipynb #31616ccd
+# %% ../../nbs/14_data.pool.ipynb #72387d8a
 _BY_ROW, _TENSORS = ('participant', 'seconds', 'votes', 'weights', 'given'), ('rows', 'count', 'start', '_n', '_shares')
 
 def _fill(pool, rows, image, names, by):
@@ -64,6 +64,8 @@ def _fill(pool, rows, image, names, by):
     pool.unlabelled = np.flatnonzero(np.bincount(pool.image, weights=pool.row_weights, minlength=len(names)) == 0)
     pool._shares = _shares(pool.row_weights, pool.image, start, count) if (pool.row_weights != 1).any() else None
     return _move(pool, rows.device)
+
+def _list(names): return names.tolist() if hasattr(names, 'tolist') else list(names)
 
 def _shares(w, image, start, count): # float32 is as fine as the numbers that are drawn
     up_to = pd.Series(w).groupby(image).cumsum()
@@ -214,7 +216,7 @@ def fill(self:LabelPool,
     return _fill(LabelPool.__new__(LabelPool), torch.cat([self.rows, y[i].to(self.device)]), np.r_[self.image, i], self.names,
                  by | dict(given=np.r_[given, np.ones(n, bool)]))
 
-# %% ../../nbs/14_data.pool.ipynb #599c1bf7
+# %% ../../nbs/14_data.pool.ipynb #078d8183
 def _positions(keys, names): # of `keys` among `names`, -1 where not
     at = pd.Index([str(o) for o in names]).get_indexer([str(o) for o in keys])
     if len(at) and (at < 0).all(): raise ValueError(f'names: found {names[0]!r} …; none is among the labelled images, {keys[0]!r} …')
@@ -230,7 +232,7 @@ def from_answers(cls:LabelPool,
     "Pool the labels made from a table of answers."
     check_lengths(df=df, labels=labels)
     keys = check_table(df, by)[by]
-    names = list(keys.unique()) if names is None else list(names)
+    names = _list(keys.unique() if names is None else names)
     image, rows = _positions(keys.tolist(), names), as_soft(labels, arg='labels')
     keep = image >= 0
     part, rt = (df[c].to_numpy()[keep] if c in df else None for c in ('participant', 'rt_s'))
@@ -244,10 +246,10 @@ def from_lists(cls:LabelPool,
     "Pool labels that were released as lists."
     keys = list(lists)
     if names is None: names = [int(k) for k in keys] if all(str(k).isdecimal() for k in keys) else keys
-    at = _positions(keys, list(names))
+    at = _positions(keys, names := _list(names))
     some = [(i, v) for i, v in zip(at, lists.values()) if i >= 0 and len(v)]
     image = np.repeat([i for i, _ in some], [len(v) for _, v in some])
-    return cls(np.concatenate([np.asarray(v, dtype=float) for _, v in some]), image, names=list(names))
+    return cls(np.concatenate([np.asarray(v, dtype=float) for _, v in some]), image, names=names)
 
 @patch(cls_method=True)
 def from_counts(cls:LabelPool,

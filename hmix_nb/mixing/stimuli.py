@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KINDS', 'by_stimulus', 'Stimuli', 'hmix_stimuli']
 
-# %% ../../nbs/23_mixing.stimuli.ipynb #ae8b959c
+# %% ../../nbs/23_mixing.stimuli.ipynb #8908ad6e
 import numpy as np
 import pandas as pd
 import torch
@@ -15,11 +15,13 @@ from ..core import check_lengths, check_name, check_range, did_you_mean, rng
 from ..labels import confidence_weight, smooth
 from ..data.images import ImageSet, as_floats, cifar10_test
 from ..data.judgments import coefficient
+from ..data.pool import LabelPool
 from .labels import pair_rows
 from .pixels import blend
 
-# %% ../../nbs/23_mixing.stimuli.ipynb #9e72f955
+# %% ../../nbs/23_mixing.stimuli.ipynb #daa7a54a
 _WHAT = ['class_a', 'id_a', 'class_b', 'id_b', 'lam_f']
+_ANSWER = ['participant', 'stimulus', 'lam_h', 'confidence', 'rt_s']
 
 def by_stimulus(
     judgments:pd.DataFrame, # One row per answer, with the columns of `data.judgments.coefficient`
@@ -39,7 +41,7 @@ def by_stimulus(
     means = groups[['lam_h', 'confidence']].mean()
     return what.set_index('stimulus').sort_index().join(means.assign(n=groups.size()))
 
-# %% ../../nbs/23_mixing.stimuli.ipynb #0116678e
+# %% ../../nbs/23_mixing.stimuli.ipynb #d010d607
 class Stimuli:
     "Blends that people judged: their names, their pixels, and several kinds of labels for them."
     def __init__(self,
@@ -47,6 +49,7 @@ class Stimuli:
         images:ImageSet, # What was blended; `id_a` and `id_b` are positions in it
     ):
         self.table, self.image_set, self.n_answers = by_stimulus(judgments), images, len(judgments)
+        self.answers = judgments[[o for o in _ANSWER if o in judgments]].reset_index(drop=True)
         self.n_people = judgments.participant.nunique() if 'participant' in judgments else None
         self.a, self.b = (np.array([self._index(c) for c in self.table[o]]) for o in ('class_a', 'class_b'))
         ids = {o: check_range(self.table[o], 0, len(images)-1, o).to_numpy(int) for o in ('id_a', 'id_b')}
@@ -74,7 +77,7 @@ def images(self:Stimuli,
     xa, xb = (as_floats(self.image_set.x, np.array(self.table[o])) for o in ('id_a', 'id_b'))
     return blend(np.array(self.table.lam_f), xa, xb)
 
-# %% ../../nbs/23_mixing.stimuli.ipynb #a80ddb5c
+# %% ../../nbs/23_mixing.stimuli.ipynb #158130d4
 KINDS = ('mixup', 'relabel', 'relabel+omega', 'uniform', 'random')
 
 @patch
@@ -83,9 +86,11 @@ def labels(self:Stimuli,
     *,
     gamma:float=.005, # Share smoothed away at full confidence, for 'relabel+omega'; thesis 4.3.4
     seed:int=0, # Of the 'random' labels; a stimulus keeps its label in any subset
-)->Tensor: # (N, K) float32 rows, in the order of `names`
-    "Label the blends, from the mean answer to each."
+    separate:bool=False, # A row for each answer, instead of one for their mean?
+)->Tensor|LabelPool: # (N, K) float32 rows, or a pool of N stimuli; in the order of `names`
+    "Label the blends, from the mean answer to each or from each answer."
     check_name(kind, KINDS, 'kind')
+    if separate: return _separate(self, kind, gamma, seed)
     k = len(self.image_set.classes)
     if kind == 'uniform': return torch.full((len(self), k), 1/k)
     if kind == 'random':
@@ -93,6 +98,13 @@ def labels(self:Stimuli,
         return torch.as_tensor(u/u.sum(1, keepdims=True)).float()
     y = pair_rows(np.array(self.table.lam_f if kind == 'mixup' else self.table.lam_h), self.a, self.b, k)
     return smooth(y, confidence_weight(np.array(self.table.confidence), gamma)) if kind == 'relabel+omega' else y
+
+def _separate(self, kind, gamma, seed):
+    if 'relabel' not in kind: return LabelPool(self.labels(kind, gamma=gamma, seed=seed), np.arange(len(self)), names=self.names)
+    at, k = self.table.index.get_indexer(self.answers.stimulus), len(self.image_set.classes)
+    y = pair_rows(self.answers.lam_h.to_numpy(), self.a[at], self.b[at], k)
+    if kind == 'relabel+omega': y = smooth(y, confidence_weight(self.answers.confidence.to_numpy(), gamma))
+    return LabelPool.from_answers(self.answers, y, names=self.names)
 
 # %% ../../nbs/23_mixing.stimuli.ipynb #1b0385ec
 def hmix_stimuli(

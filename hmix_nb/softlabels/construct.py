@@ -6,18 +6,25 @@
 __all__ = ['VARIETIES', 'SPREADS', 'RULES', 'Built', 'glove', 'similarity', 'ship_confusions', 'soft_labels', 'match_labels',
            'rule_changes', 'smooth_hard']
 
-# %% ../../nbs/30_softlabels.construct.ipynb #9f941d99
+# %% ../../nbs/30_softlabels.construct.ipynb #39518b5c
 import json
 from collections import defaultdict, namedtuple
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 import numpy as np, pandas as pd
 from scipy.optimize import linear_sum_assignment
 from ..core import CIFAR10, _floats, check_lengths, check_name, check_range, did_you_mean, write_atomic
 
-# %% ../../nbs/30_softlabels.construct.ipynb #4d8f0997
+# %% ../../nbs/30_softlabels.construct.ipynb #a6849be5
 class _Numbers(dict): # a name that nobody knows is -2
     def __missing__(self, name): return -2
+
+def _numbers(classes): return _Numbers({c: i for i, c in enumerate(classes)} | {None: -1, np.nan: -1})
+
+def _look_up(values, table):
+    try: return np.fromiter(map(table.__getitem__, values), int, len(values))
+    except TypeError: return np.fromiter((table[_hashable(v)] for v in values), int, len(values))
 
 def _hashable(o):
     if isinstance(o, (list, set, np.ndarray)): o = tuple(o)
@@ -25,34 +32,36 @@ def _hashable(o):
     except TypeError: return repr(o)
     return o
 
-def _look_up(values, table):
-    try: return np.fromiter(map(table.__getitem__, values), int, len(values))
-    except TypeError: return _look_up(list(map(_hashable, values)), table)
-
 def _class_numbers(column, classes):
     "The number of each class; -1 where none is given, -2 where it is unknown."
-    out, given = np.full(len(column), -1), column.notna().to_numpy()
-    out[given] = _look_up(column.to_numpy(object)[given].tolist(), _Numbers(zip(classes, range(len(classes)))))
+    out = _look_up(column.to_numpy(object).tolist(), _numbers(classes))
+    if (odd := out == -2).any(): out[odd & column.isna().to_numpy()] = -1
     return out
 
 def _possible(ticks, classes):
-    "Which classes each answer leaves possible, (N, K), how many these are, and reasons by set of ticks that cannot be read."
+    "Which classes each answer leaves possible, (N, K), how many, and by row the reason why ticks cannot be read."
     sets = defaultdict()
     sets.default_factory = sets.__len__ # a new set of ticks gets the next number
-    code, faults = _look_up(ticks, sets), {}
-    for t, i in sets.items():
-        if not isinstance(t, (tuple, frozenset)): faults[i] = f'impossible: found {t!r}; allowed is a tuple of class names'
-        elif unknown := [c for c in t if c not in classes]: faults[i] = _unknown(unknown[0], classes, 'impossible')
-    rows = np.array([np.ones(len(classes)) if i in faults else [c not in t for c in classes] for t, i in sets.items()], float)
-    return rows[code], rows.sum(1)[code], {i: faults[code[i]] for i in (np.flatnonzero(np.isin(code, list(faults))) if faults else ())}
+    code = _look_up(ticks, sets)
+    bad = {i: f'impossible: found {t!r}; allowed is a tuple of class names' for t, i in sets.items()
+           if not isinstance(t, (tuple, frozenset))}
+    names = [() if i in bad else t for i, t in enumerate(sets)]
+    which = np.repeat(np.arange(len(names)), [len(t) for t in names])
+    k = _look_up(list(chain(*names)), _numbers(classes))
+    for i in np.unique(which[k < 0]):
+        bad[i] = _unknown(next(c for c in names[i] if c not in classes), classes, 'impossible')
+    rows = np.ones((len(names), len(classes)))
+    rows[which, k] = 0
+    faults = {i: bad[c] for i, c in enumerate(code) if c in bad} if bad else {}
+    return rows.take(code, 0), rows.sum(1).take(code), faults
 
 def _unknown(name, classes, arg):
     try: check_name(name, classes, arg)
     except ValueError as e: return str(e)
 
-# %% ../../nbs/30_softlabels.construct.ipynb #ee79491f
+# %% ../../nbs/30_softlabels.construct.ipynb #14a9a862
 _COLUMNS = 'first', 'first_prob', 'second', 'second_prob', 'impossible'
-_Parts = namedtuple('_Parts', 'first p second q possible n') # class numbers, shares (nan: not given), (N, K) of 0 and 1, its sums
+_Parts = namedtuple('_Parts', 'first p second q possible n') # class numbers, shares or nan, (N, K) of 0 and 1, its sums
 
 def _read(df, classes):
     "The parts of all answers, and by row the reason why one cannot be read."
@@ -60,9 +69,9 @@ def _read(df, classes):
         raise ValueError(f'answers: no column {", ".join(map(repr, missing))}.{did_you_mean(missing[0], df.columns)} '
                          f'Needed: {", ".join(_COLUMNS)}; found: {", ".join(map(str, df)) or "none"}')
     check_lengths(answers=df)
-    if len(set(classes)) < len(classes): raise ValueError(f'classes: found a name twice in {list(classes)}; allowed is once')
+    if len(set(classes)) < len(classes): raise ValueError(f'classes: a name twice in {list(classes)}; allowed is once')
     one, two = (_class_numbers(df[c], classes) for c in ('first', 'second'))
-    p, q = (_floats(v if v.dtype.kind in 'fiu' else v.where(v.notna(), np.nan)) for v in (df.first_prob, df.second_prob))
+    p, q = (_floats(v if v.dtype.kind in 'fiu' else v.where(v.notna(), np.nan)) for v in (df[c] for c in _COLUMNS[1::2]))
     possible, n, faults = _possible(df.impossible.tolist(), classes)
     for column, bad in dict(second_prob=~np.isnan(q) & ~((q >= 0) & (q <= 1)), first_prob=~((p >= 0) & (p <= 1)),
                             second=two == -2, first=one < 0).items():
@@ -115,7 +124,7 @@ def _beyond(a, p, q, s, weights=None):
         size[alone] = n[alone]
     return p, q, np.maximum(1-s, 0)/np.where(size > 0, size, 1), room, size
 
-# %% ../../nbs/30_softlabels.construct.ipynb #ca3ffe7c
+# %% ../../nbs/30_softlabels.construct.ipynb #ee402d22
 def glove(
     path, # A text file: a word and its numbers on each line, as GloVe and word2vec write them
     classes=CIFAR10, # Words to look for
@@ -127,14 +136,14 @@ def glove(
             word, _, numbers = line.rstrip().partition(' ')
             if word.lower() not in want or word.lower() in found: continue
             try: found[word.lower()] = np.array(numbers.split(), dtype=float)
-            except ValueError: raise ValueError(f'{Path(path).name}: {word!r} is followed by more than numbers') from None
+            except ValueError: raise ValueError(f'{Path(path).name}: found more than numbers after {word!r}') from None
             if len(found) == len(want): break
     if missing := [c for c in classes if str(c).lower() not in found]:
-        raise ValueError(f'{Path(path).name}: no vector for {", ".join(map(str, missing))}; needed is one for each class')
+        raise ValueError(f'{Path(path).name}: no vector for {", ".join(map(str, missing))}; each class needs one')
     if len({len(v) for v in found.values()}) > 1: raise ValueError(f'{Path(path).name}: vectors differ in length')
     return np.stack([found[str(c).lower()] for c in classes])
 
-# %% ../../nbs/30_softlabels.construct.ipynb #fc0ce8ca
+# %% ../../nbs/30_softlabels.construct.ipynb #ddc55af2
 def similarity(
     vectors=None, # (K, d), a row per class; `None` takes CIFAR-10H's votes for the images of each class
     classes=CIFAR10, # Class names; needed without `vectors`, and then among CIFAR-10's
@@ -143,8 +152,8 @@ def similarity(
     if vectors is None:
         kept = json.loads((files('hmix_nb.softlabels')/'confusions.json').read_text(encoding='utf-8'))
         for c in classes:
-            if c not in kept['classes']: raise ValueError(f'similarity: none is at hand for class {c!r}; give one, from '
-                                                          '`similarity(vectors)` for example')
+            if c not in kept['classes']:
+                raise ValueError(f'similarity: none is at hand for class {c!r}; `similarity(vectors)` makes one')
         vectors = np.array(kept['votes'], dtype=float)[[kept['classes'].index(c) for c in classes]]
     v = np.asarray(check_range(vectors, arg='vectors'), float)
     if v.ndim != 2: raise ValueError(f'vectors: found shape {v.shape}; allowed is (K, d)')
@@ -162,11 +171,12 @@ def ship_confusions(
     votes, train = np.load(hub.path(name)), np.load(hub.path('splits/train_indices.npy'))
     with np.load(hub.path('cifar10-test.npz')) as f: y = f['labels'].astype(int)
     table = [votes[train][y[train] == k].sum(0).tolist() for k in range(len(CIFAR10))]
-    about = 'CIFAR-10H (Peterson et al., 2019), CC BY-NC-SA 4.0: votes by class of the image, added up over the 7,000 training images'
+    about = ('CIFAR-10H (Peterson et al., 2019), CC BY-NC-SA 4.0: votes by class of the image, added up over the 7,000 '
+             'training images')
     out = dict(source=about, url=hub.files[name].url, sha256=hub.files[name].sha256, classes=CIFAR10, votes=table)
     return write_atomic(path or files('hmix_nb.softlabels')/'confusions.json', json.dumps(out).replace('], [', '],\n['))
 
-# %% ../../nbs/30_softlabels.construct.ipynb #a6faeaa3
+# %% ../../nbs/30_softlabels.construct.ipynb #e2e45fb6
 def _build(a, variety, spread, gamma, rule, table):
     "The labels, and the sum that they were divided by: 0 where nothing is there to divide."
     told = _stated(a, variety, rule)
@@ -184,7 +194,7 @@ Built = namedtuple('Built', 'labels left_out')
 def soft_labels(
     answers:pd.DataFrame, # As `data.judgments.categorical` returns it; shares in [0, 1], `impossible` a tuple of names
     variety:str='T2', # 'T1': the most probable class alone; 'T2': the second one too
-    spread:str='clamp', # Where the rest goes: 'clamp' to classes left open, 'uniform' to all others, 'semantic' to those alike
+    spread:str='clamp', # The rest goes to classes left open ('clamp'), all others ('uniform') or similar ones ('semantic')
     gamma:float=.1, # For 'clamp': part for the classes left open where shares are complete, in [0, 1]
     rule:str='cifar-10s', # Or 'h-mix', or 'clean', which mends what the other two get wrong
     *,
@@ -201,7 +211,8 @@ def soft_labels(
     if faults: a = _Parts(*(o[keep] for o in a))
     y, total = _build(a, variety, spread, gamma, rule, _alike(similarity, classes) if spread == 'semantic' else None)
     if (empty := total <= 0).any():
-        faults |= dict.fromkeys(keep[empty].tolist(), 'first_prob: no class has a share, and none is left open; allowed is one or the other')
+        told = 'first_prob: no class has a share, and none is left open; allowed is one or the other'
+        faults |= dict.fromkeys(keep[empty].tolist(), told)
         y = y[~empty]
     if faults and errors == 'raise': _refuse(answers, faults)
     if errors == 'raise': return y
@@ -211,11 +222,11 @@ def soft_labels(
 def _alike(table, classes):
     s = similarity(classes=classes) if table is None else np.asarray(check_range(table, arg='similarity'), float)
     if s.shape == (len(classes),)*2: return s
-    raise ValueError(f'similarity: found shape {s.shape}; allowed is {(len(classes),)*2}, as `similarity(vectors)` returns it')
+    raise ValueError(f'similarity: found shape {s.shape}; allowed is {(len(classes),)*2}, as from `similarity(vectors)`')
 
 def _refuse(answers, faults):
     told = '\n'.join(f'answers: row {answers.index[i]!r}: {faults[i]}' for i in sorted(faults)[:5])
-    raise ValueError(f"{told}\n{len(faults)} of {len(answers)} answers cannot be read; errors='collect' leaves them out")
+    raise ValueError(f"{told}\n{len(faults)} of {len(answers)} answers are unreadable; errors='collect' leaves them out")
 
 # %% ../../nbs/30_softlabels.construct.ipynb #f248f4fa
 def match_labels(
@@ -235,12 +246,12 @@ def match_labels(
         out[i[mine]] = apart.max(2)[mine, other]
     return pd.Series(out, ours.index, name='difference')
 
-# %% ../../nbs/30_softlabels.construct.ipynb #3b69405c
+# %% ../../nbs/30_softlabels.construct.ipynb #3dca8b78
 def _kinds(a, p, q, s): # what an answer does; the first that holds counts
     rows = np.arange(len(p))
     ruled_out = (a.possible[rows, a.first] == 0) | (a.second >= 0) & (a.possible[rows, a.second] == 0)
-    return {'names a class twice': a.second == a.first, 'rules out what it names': ruled_out, 'adds up to more than 1': s > 1,
-            'adds up to 1': s == 1, 'leaves a rest': s < 1}
+    return {'names a class twice': a.second == a.first, 'rules out what it names': ruled_out,
+            'adds up to more than 1': s > 1, 'adds up to 1': s == 1, 'leaves a rest': s < 1}
 
 def rule_changes(
     answers:pd.DataFrame, # As for `soft_labels`
@@ -258,17 +269,18 @@ def rule_changes(
     table.loc['all'] = pd.Series(change).agg(dict(answers='size', changed='count', largest='max', median='median'))
     return table.fillna(0).astype(dict(answers=int, changed=int))
 
-# %% ../../nbs/30_softlabels.construct.ipynb #aaf21d98
+# %% ../../nbs/30_softlabels.construct.ipynb #f4dd10f3
 def smooth_hard(
     y, # (N,) class numbers
     beta:float=.05, # Part to smooth, in [0, 1]; thesis B.2
     n_classes:int=10, # K
     *,
-    bug_2022:bool=False, # Add `beta` itself to each class, as the released code did until 2022-10-21? Rows then sum to 1 + (K-1)*beta
+    bug_2022:bool=False, # Add `beta`, not `beta/K`, as the code did until 2022-10-21? Rows sum to 1 + (K-1)*beta
 )->np.ndarray: # (N, K) float64
     "Smooth hard labels: `(1 - beta)*onehot + beta/K`."
     y = np.asarray(y)
-    if y.ndim != 1 or y.dtype.kind not in 'iu': raise ValueError(f'y: found shape {y.shape} of {y.dtype}; allowed are (N,) integers')
+    if y.ndim != 1 or y.dtype.kind not in 'iu':
+        raise ValueError(f'y: found shape {y.shape} of {y.dtype}; allowed are (N,) integers')
     check_range(y, 0, n_classes-1, 'y')
     check_range(beta, 0, 1, 'beta')
     return (1-beta)*np.eye(n_classes)[y] + (beta if bug_2022 else beta/n_classes)

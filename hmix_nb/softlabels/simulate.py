@@ -21,35 +21,46 @@ from ..figures import MIXUP, PEOPLE, describe, new_figure
 from ..labels import as_soft
 from .construct import similarity, soft_labels
 
-# %% ../../nbs/32_softlabels.simulate.ipynb #562f11f3
+# %% ../../nbs/32_softlabels.simulate.ipynb #9932b0ae
 def label_shapes(
     rows, # (R, K) rows that sum to 1
-)->pd.DataFrame: # `p1` largest entry, `p2` second largest different one (`p1` if there is none), `possible` other classes above 0
+)->pd.DataFrame: # `p1, p2` the two largest entries, `possible` other classes above 0, `different` largest entry below `p1`, or `p1`
     "Say how each label is shaped, whatever its classes."
-    y = as_soft(rows, arg='rows').numpy() if torch.is_tensor(rows) else np.asarray(rows, float)
-    p1 = y.max(1)
-    below = np.where(y < p1[:, None] - 1e-6, y, -1).max(1)
-    return pd.DataFrame(dict(p1=p1, p2=np.where(below < 0, p1, below), possible=(y > 1e-9).sum(1) - 1)).astype(dict(p1=float, p2=float))
+    y = as_soft(rows, arg='rows').cpu().numpy().astype(float) if torch.is_tensor(rows) else np.asarray(rows, float)
+    p2, p1 = np.sort(y, axis=1)[:, -2:].T
+    below = np.where(y < p1[:, None], y, -1).max(1)
+    return pd.DataFrame(dict(p1=p1, p2=p2, possible=(y > 1e-9).sum(1) - 1, different=np.where(below < 0, p1, below)))
 
-# %% ../../nbs/32_softlabels.simulate.ipynb #0f65d8db
+# %% ../../nbs/32_softlabels.simulate.ipynb #9013b2c3
 VARIANTS = 'joint', 'stable', 'published'
 
 def _beta(x, variant, what): # a, b, scale
-    if np.ptp(x) < 1e-9: raise ValueError(f'labels: {what} is {x[0]:g} in all {len(x)} labels; a Beta needs them to differ')
-    if variant == 'stable': a, b, _, scale = stats.beta.fit(x.clip(.005, .995), floc=0, fscale=1)
-    else:
-        with warnings.catch_warnings(): # scipy's, about its way to the edge of the ridge
-            warnings.simplefilter('ignore')
-            a, b, _, scale = stats.beta.fit(np.where(x > 1-1e-9, .95, np.where(x < 1e-9, 1e-5, x)), floc=0)
+    if len(np.unique(x)) < 2:
+        raise ValueError(f"labels: {what} is the same in all {len(x)} labels that tell; a Beta needs them to differ, 'joint' does not")
+    low, high = x <= .005, x >= .995
+    with warnings.catch_warnings(): # scipy's, about where it begins and how far it comes
+        warnings.simplefilter('ignore')
+        if variant == 'stable':
+            known = stats.CensoredData(x[~low & ~high], left=np.full(low.sum(), .005), right=np.full(high.sum(), .995))
+            a, b, _, scale = stats.beta.fit(known, floc=0, fscale=1)
+        else: a, b, _, scale = stats.beta.fit(np.where(x > 1-1e-9, .95, np.where(x < 1e-9, 1e-5, x)), floc=0)
     return [float(o) for o in (a, b, scale)]
 
+def _limits(p1, n): # least and most of the second entry; n is 2 or more
+    return (1-p1)/n, np.minimum(p1, 1-p1)
+
 def _fit_shapes(shapes, variant, k, what): # all numbers of one stratum
+    p1, p2, n = shapes.p1.to_numpy(), shapes.p2.to_numpy(), shapes.possible.to_numpy()
     if variant == 'joint':
-        cells, n = np.unique(shapes[['p1', 'p2', 'possible']].round(2), axis=0, return_counts=True)
-        return dict(n=len(shapes), cells=np.column_stack([cells, n]).round(2).tolist())
-    often = np.bincount(shapes.possible, minlength=k)/len(shapes)
-    return dict(n=len(shapes), p1=_beta(shapes.p1.to_numpy(), variant, f'p1 ({what} entropy)'),
-                p2=_beta(shapes.p2.to_numpy(), variant, f'p2 ({what} entropy)'), possible=often.tolist())
+        cells, count = np.unique(np.column_stack([p1, p2, n]).round(2), axis=0, return_counts=True)
+        return dict(n=len(n), cells=np.column_stack([cells, count]).round(2).tolist())
+    if variant == 'published': p2 = shapes.different.to_numpy()
+    else:
+        (low, high), one, two = _limits(p1, np.maximum(n, 1)), n > 0, n > 1
+        two &= high - low > 1e-6
+        p1, p2 = ((p1*(n+1) - 1)[one]/n[one]).clip(0, 1), ((p2-low)[two]/(high-low)[two]).clip(0, 1)
+    return dict(n=len(n), possible=(np.bincount(n, minlength=k)/len(n)).tolist(),
+                p1=_beta(p1, variant, f'p1 ({what} entropy)'), p2=_beta(p2, variant, f'p2 ({what} entropy)'))
 
 # %% ../../nbs/32_softlabels.simulate.ipynb #4e4c037e
 @dataclass(repr=False, eq=False)
@@ -106,13 +117,15 @@ def _alike(s, k):
     if s.shape != (k, k): raise ValueError(f'similarity: found shape {s.shape}; allowed is {(k, k)}, a row and a column per class')
     return s
 
-# %% ../../nbs/32_softlabels.simulate.ipynb #8c6c91e3
-def _build(first, shapes, order): # (R, K) labels; `order`: (R, K) classes from the first to the farthest
+# %% ../../nbs/32_softlabels.simulate.ipynb #4386fb15
+def _build(first, shapes, order, published=False): # (R, K) labels; `order`: (R, K) classes from the first to the farthest
     r, k = order.shape
-    n, place = shapes.possible.to_numpy().clip(0, k-1)[:, None], np.zeros((r, k))
-    place[:, 0], place[:, 1:2] = shapes.p1, np.where(n > 0, shapes.p2.to_numpy()[:, None], 0)
-    others = (np.arange(k) > 1) & (np.arange(k) <= n)
-    place += others*np.maximum(1 - place.sum(1, keepdims=True), 0)/np.maximum(n-1, 1)
+    n, place = shapes.possible.to_numpy().clip(0, k-1), np.zeros((r, k))
+    p1, p2 = shapes.p1.to_numpy(), shapes.p2.to_numpy()
+    if not published: p2 = np.where(n > 1, np.maximum(p2, (1-p1)/np.maximum(n, 1)), 1-p1) # on the grid it may be less
+    place[:, 0], place[:, 1] = p1, np.where(n > 0, p2, 0)
+    others = (np.arange(k) > 1) & (np.arange(k) <= n[:, None])
+    place += others*np.maximum(1 - place.sum(1, keepdims=True), 0)/np.maximum(n-1, 1)[:, None]
     place[place.sum(1) <= 0, 0] = 1
     out = np.empty_like(place)
     np.put_along_axis(out, order, place/place.sum(1, keepdims=True), 1)
@@ -127,12 +140,12 @@ def _order(first, alike, votes=None): # the first class, then by votes if they a
     v[:, 0] = np.inf
     return np.take_along_axis(order, np.argsort(-v, axis=1, kind='stable'), 1)
 
-# %% ../../nbs/32_softlabels.simulate.ipynb #b477d4dd
+# %% ../../nbs/32_softlabels.simulate.ipynb #8bce9e39
 @patch
 def draw(self:AnnotatorModel,
     high, # (R,) is the entropy of the image's votes high?
     generator=0, # A seed, or a generator of numpy or torch
-)->pd.DataFrame: # `p1, p2, possible`, as drawn
+)->pd.DataFrame: # The columns of `label_shapes`; in 'published', `p1` and `p2` are as drawn, before they are made to fit
     "Draw the shapes of labels."
     high, g = np.asarray(high, bool), _generator(generator)
     out = np.zeros((len(high), 3))
@@ -145,17 +158,22 @@ def draw(self:AnnotatorModel,
         if 'cells' in s:
             cells = np.array(s['cells'])
             out[at] = cells[g.choice(len(cells), len(at), p=cells[:, 3]/cells[:, 3].sum()), :3]
-            even = np.divide(1-out[at, 0], out[at, 2], out=np.zeros(len(at)), where=out[at, 2] > 0)
-            out[at, 1] = np.maximum(out[at, 1], even)
         else: out[at] = np.column_stack([g.beta(*s['p1'][:2], len(at)), g.beta(*s['p2'][:2], len(at)),
                                          g.choice(len(s['possible']), len(at), p=s['possible'])])
-    return pd.DataFrame(out, columns=['p1', 'p2', 'possible']).astype(dict(possible=int))
+    out = pd.DataFrame(out, columns=['p1', 'p2', 'possible']).astype(dict(possible=int))
+    return _placed(out) if self.variant == 'stable' else out.assign(different=out.p2)
+
+def _placed(out): # from parts of what is possible to entries
+    n = out.possible
+    p1 = np.where(n > 0, (1 + n*out.p1)/(n+1), 1)
+    low, high = _limits(p1, np.maximum(n, 1))
+    return out.assign(p1=p1, p2=np.where(n > 1, low + out.p2*(high-low), 1-p1), different=np.nan)
 
 def _generator(g):
     if isinstance(g, torch.Generator): g = int(torch.randint(2**31, (1,), generator=g, device=g.device))
     return g if isinstance(g, np.random.Generator) else rng(int(g), 'annotators')
 
-# %% ../../nbs/32_softlabels.simulate.ipynb #90ff76ba
+# %% ../../nbs/32_softlabels.simulate.ipynb #7f8a906a
 @patch
 def sample(self:AnnotatorModel,
     y, # What is known of N images: (N, K) shares of votes, a `LabelPool` of them, (N,) hard labels, or an `ImageSet` with `y`
@@ -175,7 +193,8 @@ def sample(self:AnnotatorModel,
     image, g = np.repeat(np.arange(len(p)), n), _generator(generator)
     u = g.random((len(image), 1))*p.sum(1)[image, None]
     first = (p.cumsum(1)[image] <= u).sum(1).clip(max=p.shape[1]-1)
-    rows = _build(first, self.draw(high[image], g), _order(first, self.similarity, p[image] if self.variant == 'joint' else None))
+    order = _order(first, self.similarity, p[image] if self.variant == 'joint' else None)
+    rows = _build(first, self.draw(high[image], g), order, self.variant == 'published')
     who = np.arange(len(image)) - np.repeat(np.cumsum(n) - n, n)
     return LabelPool(rows.astype(np.float32), image, participant=[f'sim-{i:03d}' for i in who], names=names)
 
@@ -205,7 +224,7 @@ def ship_annotators(
     out = dict(meta=meta, threshold=.25, strata={k: m.strata for k, m in fits.items()})
     return write_atomic(path or files('hmix_nb.softlabels')/'annotators.json', json.dumps(out).replace('], [', '],\n['))
 
-# %% ../../nbs/32_softlabels.simulate.ipynb #a93084e0
+# %% ../../nbs/32_softlabels.simulate.ipynb #04ee4ad1
 def label_statistics(
     rows, # (R, K) rows that sum to 1
     image, # (R,) the image of each
@@ -213,7 +232,7 @@ def label_statistics(
     eps:float=.01, # Part of each label that is made uniform before its logarithm is taken
 )->dict: # Name to array: `entropy`, `possible`, `top1`, `ce` per label; `mean entropy`, `mean ce` per image that has labels
     "What there is to compare about labels; entropies and cross-entropies to the votes in nats."
-    y, image, p = np.asarray(rows, float), np.asarray(image), np.asarray(probs, float)
+    y, image, p = np.asarray(rows, np.float32).astype(float), np.asarray(image), np.asarray(probs, float) # .9 shall be .9 in all
     check_lengths(rows=y, image=image)
     seen, at = np.unique(image, return_inverse=True)
     mean = np.zeros((len(seen), y.shape[1]))

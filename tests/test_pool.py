@@ -1,0 +1,378 @@
+"Laws of pools on generated ones; loaders inside a real Learner; weights and costs; the released labels where they are at hand."
+import copy, itertools, pickle, sys, warnings
+import numpy as np, pandas as pd, pytest, torch
+import fastai.callback.progress # adds `no_bar`
+from fastai.learner import Learner, load_learner
+from hypothesis import given, settings, strategies as st
+from scipy.stats import chisquare, hypergeom
+from torch.utils._python_dispatch import TorchDispatchMode
+from hmix_nb.data.images import as_floats, cifar10h, digits, soft_dls
+from hmix_nb.data.judgments import categorical
+from hmix_nb.data.pool import LabelPool
+from hmix_nb.labels import soft_cross_entropy
+from hmix_nb.mixing.stimuli import KINDS, Stimuli, hmix_stimuli
+from hmix_nb.softlabels import pool as room
+from hmix_nb.softlabels.pool import DrawnSet, annotator_weights, pool_dls, total_seconds
+
+quick = settings(max_examples=60, deadline=None)
+
+def raw(counts, k=4, seed=0, **kw):
+    "Rows, images and participants of a pool with `counts` rows per image, shuffled."
+    g = np.random.default_rng(seed)
+    image = g.permutation(np.repeat(np.arange(len(counts)), counts))
+    who = np.array([f'p{i}' for i in g.integers(3, size=len(image))], dtype=object)
+    return g.dirichlet(np.ones(k), size=len(image)), image, who
+
+def made(counts, k=4, seed=0, **kw):
+    rows, image, who = raw(counts, k, seed)
+    return LabelPool(rows, image, who, names=[f'im{i}' for i in range(len(counts))], **kw)
+
+counts = st.lists(st.integers(1, 6), min_size=1, max_size=8)
+def gen(seed=0): return torch.Generator().manual_seed(seed)
+
+@quick
+@given(counts, st.integers(1, 5), st.integers(0, 99))
+def test_rows_are_kept_sorted_by_image_and_the_mean_is_theirs(n, k, seed):
+    rows, image, who = raw(n, k, seed)
+    pool = LabelPool(rows, image, who, seconds=np.arange(len(image)))
+    assert pool.count.tolist() == n and (np.diff(pool.image) >= 0).all()
+    back = pool.seconds.astype(int) # the row each came from
+    assert np.array_equal(pool.image, image[back]) and np.array_equal(pool.participant, who[back])
+    assert np.array_equal(pool.rows.numpy(), rows[back].astype(np.float32))
+    assert np.allclose(pool.mean(), [rows[image == i].mean(0) for i in range(len(n))], atol=1e-6)
+
+@quick
+@given(counts, st.booleans(), st.booleans(), st.integers(0, 99))
+def test_a_draw_is_a_row_of_that_image_and_counts_for_something(n, votes, weights, seed):
+    g = np.random.default_rng(seed)
+    w = g.integers(0, 3, sum(n)).astype(float)
+    rows, image, _ = raw(n, seed=seed)
+    w[[np.flatnonzero(image == i)[0] for i in range(len(n))]] = 1. # each image has one row that counts
+    pool = made(n, seed=seed, votes=g.integers(1, 9, sum(n)) if votes else None, weights=w if weights else None)
+    idx = torch.as_tensor(g.integers(len(n), size=300))
+    at = pool.pick(idx, gen(seed))
+    assert np.array_equal(pool.image[at], idx) and (pool.row_weights[at] > 0).all()
+    assert torch.equal(pool.draw(idx, gen(seed)), pool.rows[at])
+
+@pytest.mark.parametrize('how', ['alike', 'votes', 'weights', 'both'])
+def test_draws_follow_the_weights(how):
+    pool = made([3, 1, 5], votes=None if how in ('alike', 'weights') else [5, 1, 2, 9, 3, 1, 1, 40, 7],
+                weights=None if how in ('alike', 'votes') else [.5, 2, 1, 0, .25, 3, 1, 1, 1])
+    n = 20_000
+    at = pool.pick(torch.arange(3).repeat(n), gen(7)).numpy()
+    w = pool.row_weights
+    expected = w/np.bincount(pool.image, w)[pool.image]*n
+    seen = np.bincount(at, minlength=9)
+    assert not seen[expected == 0].any()
+    assert chisquare(seen[expected > 0], expected[expected > 0], ddof=2).pvalue > 1e-4
+
+def test_over_many_epochs_the_mean_of_the_draws_is_the_mean_of_the_pool():
+    pool, x = made([6, 7, 2, 1, 9]*20), torch.rand(100, 3, 2, 2)
+    dls = pool_dls(x, pool, x, pool, bs=32, generator=3, device='cpu')
+    total, epochs = torch.zeros(100, 4, dtype=torch.float64), 1500
+    order = {tuple(o.tolist()): i for i, o in enumerate(x.flatten(1))}
+    for _ in range(epochs):
+        for xb, yb in dls.train: total[[order[tuple(o)] for o in xb.flatten(1).tolist()]] += yb
+    image, rows = torch.as_tensor(pool.image), pool.rows.double()
+    mean = pool.mean().double()
+    var = torch.zeros(100, 4, dtype=torch.float64).index_add_(0, image, (rows - mean[image])**2)/pool.count[:, None]
+    z = ((total/epochs - mean)/(var/epochs).sqrt())[pool.count > 1]
+    assert z.abs().max() < 5 and abs(z.std() - 1) < .15 and torch.allclose(total[pool.count == 1]/epochs, mean[pool.count == 1])
+
+def test_uniform_numbers_at_their_ends_stay_inside_the_image(monkeypatch):
+    plain, votes = made([3, 1, 63, 7]), made([3, 1, 63, 7], votes=np.arange(1, 75))
+    for u in (0., 1 - 2**-24): # the smallest and the largest that torch draws
+        monkeypatch.setattr(torch, 'rand', lambda *size, u=u, **kw: torch.full(size, u))
+        for pool in (plain, votes):
+            at = pool.pick([0, 1, 2, 3])
+            assert at.tolist() == (pool.start if u == 0 else pool.start + pool.count - 1).tolist()
+
+def test_the_seed_alone_decides_and_the_state_can_be_put_back():
+    pool, idx = made([5]*50), torch.arange(50)
+    torch.manual_seed(0)
+    a = pool.draw(idx, gen(1))
+    torch.manual_seed(1)
+    assert torch.equal(pool.draw(idx, gen(1)), a) and not torch.equal(pool.draw(idx, gen(2)), a)
+    g = gen(1)
+    pool.draw(idx, g)
+    state = g.get_state()
+    b = [pool.draw(idx, g) for _ in range(3)]
+    g.set_state(state)
+    assert all(torch.equal(pool.draw(idx, g), o) for o in b) and not torch.equal(b[0], b[1])
+    again = pickle.loads(pickle.dumps(pool))
+    assert torch.equal(again.draw(idx, gen(1)), a) and again.names == pool.names
+
+class CountOps(TorchDispatchMode):
+    "Counts what torch is asked to do."
+    def __init__(self):
+        super().__init__()
+        self.n = 0
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.n += 1
+        return func(*args, **(kwargs or {}))
+
+@pytest.mark.parametrize('votes', [None, np.arange(1, 201)])
+def test_a_draw_takes_as_many_steps_for_one_image_as_for_many(votes):
+    def steps(b, n):
+        pool = made([200//n]*n, votes=votes)
+        with CountOps() as c: pool.draw(torch.zeros(b, dtype=torch.long), gen())
+        return c.n
+    assert steps(1, 2) == steps(512, 2) == steps(512, 100) < 12
+
+@quick
+@given(counts, st.data())
+def test_selecting_takes_all_rows_of_the_images_in_that_order(n, data):
+    pool = made(n)
+    idx = data.draw(st.lists(st.integers(0, len(n)-1), max_size=9))
+    some = pool.select(idx)
+    assert some.names == [pool.names[i] for i in idx] and some.count.tolist() == [n[i] for i in idx]
+    for j, i in enumerate(idx):
+        assert torch.equal(some.rows[some.image == j], pool.rows[pool.image == i])
+        assert np.array_equal(some.participant[some.image == j], pool.participant[pool.image == i])
+    mask = np.isin(np.arange(len(n)), idx)
+    assert pool.select(mask).names == [o for o, m in zip(pool.names, mask) if m]
+
+@quick
+@given(counts, st.integers(1, 4), st.integers(0, 99))
+@pytest.mark.filterwarnings('ignore')
+def test_subsampling_takes_m_annotators_with_all_they_said_and_is_nested(n, m, seed):
+    pool = made(n, seed=seed)
+    def pairs(p): return set(zip(p.image, p.participant))
+    some, more = pool.subsample(m, seed), pool.subsample(m+1, seed)
+    for i in range(len(n)):
+        have = {w for j, w in pairs(pool) if j == i}
+        assert len({w for j, w in pairs(some) if j == i}) == min(m, len(have))
+    assert pairs(some) <= pairs(more) <= pairs(pool)
+    assert len(some.rows) == sum((j, w) in pairs(some) for j, w in zip(pool.image, pool.participant)) # repeats stay
+    assert torch.equal(pool.subsample(m, seed).rows, some.rows) and some.names == pool.names
+
+def test_subsampled_votes_are_drawn_without_replacement():
+    pool = LabelPool.from_counts([[45, 6, 0]]*4000)
+    some = pool.subsample(5, seed=2)
+    assert (np.bincount(some.image, some.votes) == 5).all() and some.n_answers == 20_000
+    second = np.bincount(some.image, some.votes*(some.rows[:, 1] == 1).numpy(), minlength=4000).astype(int)
+    p = hypergeom(51, 6, 5).pmf(np.arange(4))
+    seen = np.bincount(np.minimum(second, 3), minlength=4)
+    assert chisquare(seen, np.r_[p[:3], 1-p[:3].sum()]*4000).pvalue > 1e-4
+    assert torch.equal(pool.subsample(51).mean(), pool.mean())
+
+def test_fewer_annotators_than_asked_for_are_said():
+    pool = LabelPool([[1., 0.]]*5, [0, 0, 0, 1, 1])
+    with pytest.warns(UserWarning, match='1 of 2 images have fewer than 3 annotators, the fewest 2'): pool.subsample(3)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert pool.subsample(2).count.tolist() == [2, 2]
+    assert any(not np.array_equal(made([6]*9).subsample(1, s).participant, made([6]*9).subsample(1, 0).participant) for s in (1, 2, 3))
+
+def test_images_without_labels_are_named_and_can_be_filled():
+    pool = LabelPool([[.5, .5], [1., 0.]], [0, 2], ['a', 'b'], [3., 5.], names=['x', 'y', 'z', 'w'])
+    for f in (pool.mean, lambda: pool.draw([0]), lambda: pool_dls(torch.rand(4, 3, 2, 2), pool, torch.rand(2, 3, 2, 2), [0, 1])):
+        with pytest.raises(ValueError, match=r"no label for 'y', 'w' \(2 of 4 images\)"): f()
+    with pytest.raises(ValueError, match="no label for 'z'"): pool.select([0, 2]).weighted({'a': 1, 'b': 0}).draw([0])
+    with pytest.raises(ValueError, match="no label for 'y'"): pool.select([1]).draw([0])
+    full = pool.fill([1, 1, 1, 0])
+    assert full.mean().tolist() == [[.5, .5], [0, 1], [1, 0], [1, 0]]
+    assert full.n_answers == 2 and total_seconds(full) == 8. and total_seconds(full.select([1]), 9.) == 0
+    assert torch.equal(full.weighted({'a': 1, 'b': 2}).mean(), full.mean()) # those that nobody gave count one
+    assert full.draw([1, 3]).tolist() == [[0, 1], [1, 0]]
+
+def test_bad_input_is_refused_by_name():
+    rows = [[.5, .5]]*3
+    for bad, kw, told in [([[.5, .6]]*3, {}, 'rows: row 0'), (rows, dict(participant=['a']), 'participant has 1'),
+                          (rows, dict(votes=[1, 2, 0]), r'votes: found 0.*\(2,\)'), (rows, dict(votes=[1, 2, 1.5]), 'whole numbers'),
+                          (rows, dict(weights=[1, -1, 0]), 'weights: found -1'), (rows, dict(names=['a', 'a']), "names: 'a' is there twice"),
+                          (rows, dict(names=['a']), 'image: found 1')]:
+        with pytest.raises(ValueError, match=told): LabelPool(bad, [0, 0, 1], **kw)
+    for image in ([0, 0, -1], [0, 0, 1.5]):
+        with pytest.raises(ValueError, match='image: '): LabelPool(rows, image)
+    pool = made([2, 3])
+    for f, told in [(lambda: pool.select([2]), 'idx: found 2'), (lambda: pool.subsample(0), 'm: found 0'),
+                    (lambda: pool.select([True]), 'pool has 2, idx has 1'), (lambda: pool.fill([0]), 'y has 1'),
+                    (lambda: pool.weighted({'p0': 1}), 'weights: none for p'), (lambda: pool.weighted([1.]), 'weights has 1'),
+                    (lambda: LabelPool(rows, [0, 0, 1]).weighted({'a': 1}), 'nobody knows'),
+                    (lambda: LabelPool.from_counts([[1, -1]]), 'counts: found -1'),
+                    (lambda: LabelPool.from_lists({'a': rows}, names=['b']), 'none is among')]:
+        with pytest.raises(ValueError, match=told): f()
+    for bad in ([2], [-1]):
+        with pytest.raises(IndexError): pool.draw(bad)
+
+# ---- loaders
+
+def loaders(deaggregated=True, n=1200, seed=0, **kw):
+    d = digits(size=8)
+    g = np.random.default_rng(0)
+    rows = np.stack([g.dirichlet(.3 + 3*np.eye(10)[k], size=4) for k in d.y]).reshape(-1, 10)
+    pool = LabelPool(rows, np.repeat(np.arange(len(d)), 4), np.tile(list('abcd'), len(d)))
+    return pool_dls(as_floats(d.x[:n]), pool.select(range(n)), d.x[n:], pool.select(range(n, len(d))), deaggregated=deaggregated,
+                    generator=seed, device='cpu', **kw)
+
+def learner(dls):
+    torch.manual_seed(0)
+    return Learner(dls, torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10)), loss_func=soft_cross_entropy)
+
+@pytest.mark.parametrize('deaggregated', [True, False])
+def test_a_learner_trains_two_epochs_and_exports(tmp_path, deaggregated):
+    learn = learner(loaders(deaggregated))
+    learn.path = tmp_path
+    with learn.no_bar(), learn.no_logging(): learn.fit(2, 1e-2)
+    assert learn.recorder.values[1][1] < learn.recorder.values[0][1] < 2.3
+    with learn.no_bar(): pred, targ = learn.get_preds(act=torch.nn.Identity())
+    assert torch.equal(targ, learn.dls.valid_ds.y) and len(pred) == 597
+    learn.export('m.pkl')
+    assert (tmp_path/'m.pkl').stat().st_size < 40_000 # the weights, and no data
+    back = load_learner(tmp_path/'m.pkl')
+    assert torch.equal(back.model(learn.dls.valid_ds.x), learn.model(learn.dls.valid_ds.x)) and back.dls.train_ds.c == 10
+
+def test_both_ways_see_the_same_images_and_targets_of_the_same_mean():
+    drawn, mean = loaders(), loaders(False)
+    a, b = list(drawn.train), list(mean.train)
+    assert all(torch.equal(p[0], q[0]) for p, q in zip(a, b)) and sum(len(x) for x, _ in a) == 1200
+    assert not torch.equal(a[0][1], b[0][1])
+    assert torch.equal(drawn.train_ds.y, mean.train_ds.y) # which is the mean of the pool
+    for i, (x, y) in enumerate(a[:2]): # a drawn row is one of the four of that image
+        at = (x.flatten(1)[:, None] == drawn.train_ds.x.flatten(1)[None]).all(2).int().argmax(1)
+        of = drawn.train_ds.pool.rows.view(-1, 4, 10)[at]
+        assert (of == y[:, None]).all(2).any(1).all()
+
+def test_order_and_draws_come_from_the_seed_and_can_be_resumed():
+    def labels(dls): return torch.cat([y for _, y in dls.train])
+    one = loaders()
+    first, second = labels(one), None
+    states = one.train.generator.get_state(), one.train_ds.generator.get_state()
+    second = labels(one)
+    torch.rand(9)
+    two = loaders()
+    assert torch.equal(labels(two), first) and torch.equal(labels(two), second) and not torch.equal(first, second)
+    fresh = loaders()
+    for g, s in zip((fresh.train.generator, fresh.train_ds.generator), states): g.set_state(s)
+    assert torch.equal(labels(fresh), second)
+    assert not torch.equal(labels(loaders(seed=1)), first)
+    other = loaders(draws=5)
+    assert not torch.equal(labels(other), first) and torch.equal(other.train.generator.get_state(), states[0]) # the order as before
+    assert torch.equal(labels(loaders(num_workers=0) if False else loaders()), first)
+
+def test_loaders_pickle_with_their_data_and_their_place_in_the_draws():
+    dls = loaders()
+    dls.one_batch()
+    again = pickle.loads(pickle.dumps(dls.train_ds))
+    i = torch.arange(40)
+    assert torch.equal(again[i][1], dls.train_ds[i][1]) and torch.equal(again[i][0], dls.train_ds[i][0])
+
+def test_one_draw_per_batch_and_global_randomness(monkeypatch):
+    dls, asked = loaders(bs=100), []
+    draw = LabelPool.draw
+    monkeypatch.setattr(LabelPool, 'draw', lambda self, idx, generator=None: asked.append(len(idx)) or draw(self, idx, generator))
+    assert len(list(dls.train)) == 12 and asked == [100]*12
+    d, pool = torch.rand(9, 3, 2, 2), made([4]*9)
+    free = pool_dls(d, pool, d, pool, device='cpu')
+    torch.manual_seed(3)
+    a = free.one_batch()[1]
+    torch.manual_seed(3)
+    assert torch.equal(free.one_batch()[1], a)
+
+def test_a_drawn_set_takes_what_a_set_takes():
+    pool, x = made([3]*5), torch.rand(5, 3, 2, 2)
+    s = DrawnSet(x, pool, gen())
+    for i in (2, -1, slice(1, 4), [0, 0], torch.tensor([4, 1]), np.array([1]), torch.tensor([True, False, True, False, False])):
+        xb, yb = s[i]
+        assert torch.equal(xb, x[i]) and yb.shape[:-1] == xb.shape[:-3] and torch.allclose(yb.sum(-1), torch.ones(()))
+    assert len(s.new_empty()) == 0 and len(s) == 5
+
+# ---- weights and costs
+
+def crowd(n=200, seed=0):
+    "Answers of four people who look and one who guesses, the first 20 images twice; as a table and as a pool."
+    g = np.random.default_rng(seed)
+    y = g.integers(10, size=n)
+    rows = [(p, i, pos) for p in ('a', 'b', 'c', 'd', 'guesser') for pos, i in enumerate([*range(n), *range(20)])]
+    df = pd.DataFrame(rows, columns=['participant', 'id_a', 'position'])
+    good = (df.participant != 'guesser') & (g.random(len(df)) < .9)
+    named = np.where(good, y[df.id_a], g.integers(10, size=len(df)))
+    df = df.assign(stimulus=[f'im{i}' for i in df.id_a], repeat=df.position >= n, class_a=[str(k) for k in y[df.id_a]],
+                   first=[str(k) for k in named], rt_s=10.)
+    return df, LabelPool.from_answers(df, np.eye(10)[named], names=[f'im{i}' for i in range(n)]), y
+
+@pytest.mark.parametrize('how', ['accuracy', 'consistency'])
+def test_weights_from_a_table_and_from_its_pool_agree(how):
+    df, pool, y = crowd()
+    a, b = annotator_weights(df, how), annotator_weights(pool, how, y)
+    pd.testing.assert_series_equal(a, b)
+    assert a.index.tolist() == ['a', 'b', 'c', 'd', 'guesser'] and a['guesser'] < .4 < .75 < a.drop('guesser').min()
+    if how == 'accuracy':
+        raw = (df['first'] == df.class_a).groupby(df.participant).mean()
+        assert np.allclose(annotator_weights(df, prior=0), raw)
+        assert np.allclose(a, (220*raw + raw.mean())/221)
+    weighted = pool.weighted(a)
+    assert weighted.mean()[range(len(y)), y].mean() > pool.mean()[range(len(y)), y].mean() + .05
+    assert torch.allclose(pool.mean(a), weighted.mean())
+
+def test_consistency_of_soft_rows_and_of_those_who_repeat_nothing():
+    pool = LabelPool([[1., 0.], [.75, .25], [.5, .5], [0., 1.]], [0, 0, 0, 1], ['a', 'a', 'b', 'b'])
+    w = annotator_weights(pool, 'consistency', prior=0)
+    assert w['a'] == pytest.approx(.75) and np.isnan(w['b'])
+    assert annotator_weights(pool, 'consistency')['b'] == pytest.approx(.75) # the crowd's mean
+    with pytest.raises(ValueError, match='weights: none for b'): pool.weighted(w)
+    df, *_ = crowd()
+    assert annotator_weights(df[(df.participant != 'a') | ~df.repeat], 'consistency').notna().all()
+
+def test_weights_refuse_what_they_cannot_use():
+    df, pool, y = crowd(40)
+    for f, told in [(lambda: annotator_weights(pool), 'y: the accuracy'), (lambda: annotator_weights(pool, y=y[:3]), 'y has 3'),
+                    (lambda: annotator_weights(df, 'skill'), "how: 'skill'"), (lambda: annotator_weights(df, prior=-1), 'prior'),
+                    (lambda: annotator_weights(df.drop(columns='first')), "no column 'first'"),
+                    (lambda: annotator_weights(LabelPool([[1.]], [0])), 'nobody knows')]:
+        with pytest.raises(ValueError, match=told): f()
+
+def test_without_crowd_kit_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'crowdkit.aggregation', None)
+    with pytest.raises(ImportError, match='pip install crowd-kit'): annotator_weights(crowd(40)[0], 'dawid-skene')
+
+def test_dawid_skene_finds_the_guesser_without_knowing_the_classes():
+    pytest.importorskip('crowdkit', reason='crowd-kit is not installed')
+    df, pool, y = crowd()
+    a, b = annotator_weights(df, 'dawid-skene'), annotator_weights(pool, 'dawid-skene')
+    pd.testing.assert_series_equal(a, b)
+    assert np.allclose(a, annotator_weights(df), atol=.05)
+
+def test_what_labels_cost():
+    df, pool, _ = crowd()
+    assert total_seconds(pool) == 10*1100 and total_seconds(pool, 32.) == 32*1100
+    assert total_seconds(LabelPool.from_counts([[45, 6], [0, 51]]), 2.5) == 2.5*102
+    with pytest.raises(ValueError, match='per_answer: needed'): total_seconds(LabelPool([[1.]], [0]))
+    with pytest.raises(ValueError, match='per_answer: found -1'): total_seconds(pool, -1)
+
+# ---- blends
+
+def test_blends_have_a_row_per_answer_with_its_own_confidence():
+    df = pd.DataFrame([('ann', .4, .3, 5.), ('bob', .6, .46, 6.), ('ann', .75, .7, 7.)], columns=['participant', 'lam_h', 'confidence', 'rt_s'])
+    df = df.assign(stimulus='mixed_0.75_0_0_4_4', class_a='0', id_a=0, class_b='4', id_b=4, lam_f=.75)
+    stim = Stimuli(df, digits())
+    pool = stim.labels('relabel+omega', gamma=.01, separate=True)
+    assert pool.participant.tolist() == ['ann', 'bob', 'ann'] and pool.seconds.tolist() == [5, 6, 7] and pool.names == stim.names
+    for row, lam, omega in zip(pool.rows, df.lam_h, df.confidence):
+        s = .01**omega
+        assert row[[0, 4, 9]].tolist() == pytest.approx([(1-s)*lam + s/10, (1-s)*(1-lam) + s/10, s/10], abs=1e-6)
+    for kind in KINDS:
+        p = stim.labels(kind, separate=True)
+        assert p.count.tolist() == ([3] if 'relabel' in kind else [1])
+        if kind != 'relabel+omega': assert torch.allclose(p.mean(), stim.labels(kind), atol=1e-6)
+    assert torch.equal(stim.labels('random', seed=3, separate=True).rows, stim.labels('random', seed=3))
+    with pytest.raises(ValueError, match="Did you mean 'relabel'"): stim.labels('relable', separate=True)
+
+def test_the_released_labels(hub):
+    import json
+    lists = json.loads(hub.path('cifar-10s/cifar10s_t2clamp_redist10.json').read_text())
+    ten_s, ten_h = LabelPool.from_lists(lists), LabelPool.from_counts(cifar10h(hub, counts=True))
+    assert (len(ten_s), len(ten_s.rows), len(ten_h), ten_h.n_answers) == (1000, 6723, 10000, 511000)
+    assert np.bincount(ten_s.count).tolist()[6:] == [459, 391, 124, 21, 4, 1]
+    assert np.abs(ten_h.mean().numpy() - cifar10h(hub)).max() < 1e-6
+    k = next(iter(lists))
+    assert np.allclose(ten_s.mean()[0], np.mean(lists[k], axis=0), atol=1e-6) and ten_s.names[0] == int(k)
+    blends = hmix_stimuli(hub)
+    pool = blends.labels('relabel', separate=True)
+    assert len(pool.rows) == 4950 and pd.Series(pool.participant).nunique() == 81
+    assert torch.allclose(pool.mean(), blends.labels('relabel'), atol=1e-6)
+    forms = categorical(hub, 'cifar-10s')
+    who = LabelPool.from_answers(forms, np.full((len(forms), 10), .1))
+    assert sorted(pd.Series(who.participant).groupby(who.image).nunique().value_counts().items()) == [(6, 800), (7, 200)]
+    assert (who.subsample(6).count.numpy() >= 6).all() and round(total_seconds(who)/6723, 2) == 31.96

@@ -7,7 +7,8 @@ from scipy.optimize import curve_fit
 from scipy.special import expit
 from statsmodels.regression.linear_model import OLS, WLS
 from statsmodels.stats.sandwich_covariance import cov_cluster, cov_cluster_2groups
-from hmix_nb.batchfit import fit_batch, sandwich, shrink
+from hmix_nb.batchfit import fit_batch, sandwich
+from hmix_nb.shrinkage import shrink
 
 def logistic(x, k, x0): return expit(k*(x-x0))
 def line(x, a, b): return a + b*x

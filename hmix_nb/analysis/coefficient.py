@@ -203,7 +203,7 @@ def entropies(
     off, moved = (df.lam_f - .5).abs(), (df.lam_h - df.lam_f).abs()
     return df.assign(entropy_a=a, entropy_b=b, entropy=(a+b)/2, off=off, relabelling=moved)
 
-# %% ../../nbs/41_analysis.coefficient.ipynb #661801fa
+# %% ../../nbs/41_analysis.coefficient.ipynb #e91a2061
 @dataclass(repr=False)
 class EntropyEffect:
     "What unclear images do: `table` of tests between two groups, and `slopes` over all stimuli."
@@ -228,7 +228,7 @@ def _tests(g, y, level): # rows of `EntropyEffect.table`, by unit and test
     if y == 'relabelling': units['stimulus, mean answer'] = means.assign(relabelling=(means.lam_h - means.lam_f).abs())
     for unit, t in units.items():
         a, b = (t.loc[t.is_high == o, y].to_numpy(float) for o in (1, 0))
-        m, k = (o.mean() if len(o) else np.nan for o in (a, b)), min(len(a), len(b))
+        m, k = (o.mean() if len(o) else np.nan for o in (a, b)), min(len(a), len(b))*(g[y].nunique() > 1)
         of = dict(zip(('mean_high', 'mean_low'), m)) | dict(n_high=len(a), n_low=len(b))
         of |= dict(difference=of['mean_high'] - of['mean_low'], low=np.nan, high=np.nan)
         for name, (test, told) in _TESTS.items():

@@ -47,7 +47,7 @@ def untouched(
     counts = dict.fromkeys(('answers', 'untouched', 'people', 'most'), int)
     return pd.DataFrame(rows).T.astype(counts).rename_axis('which')
 
-# %% ../../nbs/39_analysis.consistency.ipynb #6b0fe5d1
+# %% ../../nbs/39_analysis.consistency.ipynb #3ff0760f
 def _agreement(x, y, w, within): # of pairs that count `w` times
     d = np.abs(x - y)
     if not w.any(): return np.full(3, np.nan)
@@ -56,6 +56,7 @@ def _agreement(x, y, w, within): # of pairs that count `w` times
     r = cov/np.sqrt(vx*vy) if vx*vy > 0 else np.nan
     return np.array([np.average(d, weights=w), r, np.average(d <= within + 1e-9, weights=w)])
 
+# %% ../../nbs/39_analysis.consistency.ipynb #a748afd7
 def repeat_consistency(
     df:pd.DataFrame, # One row per answer, with `repeat`
     y:str='lam_h', # The column to compare

@@ -33,10 +33,10 @@ LAYOUTS = dict(
     cifar_10s=Layout('cifar-10s/raw_human_data.csv', _FORM, 'spec_conf', ('filename', 'label', 'img_id', 'response')))
 _EVERYWHERE = ('trial_type', 'trial_index', 'subject', 'task', 'rt')
 
-# %% ../../nbs/11_data.judgments.ipynb #61ea15e4
+# %% ../../nbs/11_data.judgments.ipynb #7d2022ee
 def _records(path):
     "Each record of a CSV file, as `(fields, fault)`: a byte that is no UTF-8 or a quote too many spoils one row, not the file."
-    lines, done = list(open(path, encoding='utf-8-sig', errors='replace', newline='')), 0
+    with open(path, encoding='utf-8-sig', errors='replace', newline='') as f: lines, done = list(f), 0
     while done < len(lines):
         reader, start = csv.reader(islice(lines, done, None), strict=True), done
         try:

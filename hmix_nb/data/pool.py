@@ -188,13 +188,13 @@ def subsample(self:LabelPool,
     rows, votes = np.unique(kept, return_counts=True)
     return _take(self, rows, self.image[rows], self.names, **({} if self.votes is None else dict(votes=votes)))
 
-# %% ../../nbs/14_data.pool.ipynb #5ade3f9e
+# %% ../../nbs/14_data.pool.ipynb #d8d4ec5b
 @patch
 def select(self:LabelPool,
     idx, # (M,) positions of images, or (N,) booleans
 )->LabelPool: # Of M images, in the order of `idx`
     "Keep some of the images, with all of their rows."
-    idx = np.asarray(idx)
+    idx = np.asarray(idx.cpu() if torch.is_tensor(idx) else idx)
     if idx.dtype == bool: idx = np.flatnonzero(idx) if check_lengths(pool=self, idx=idx) else idx
     if len(idx): check_range(idx, 0, len(self)-1, 'idx')
     n, start = (o.cpu().numpy()[idx.astype(int)] for o in (self.count, self.start))

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Time one draw per image for a batch: ours, and what other code does: a loop over the batch, a multinomial over padded rows.
+"""Time one draw per image for a batch: ours, a loop over the batch, and a multinomial over padded rows.
 
-No batch comes twice, so that nothing is in a cache just because it was drawn before. All run in one process, in a new order
-each round. The table shows the median and the fastest tenth of the calls, in microseconds. Ends with status 1 if ours is above
-the limit on a CPU even in its fastest tenth, when nothing else was running."""
+No batch comes twice, so that nothing is in a cache just because it was drawn before. All run in one process, in a new
+order each round. The table shows the median and the fastest tenth of the calls, in microseconds. Ends with status 1 if ours
+is above the limit on a CPU even in its fastest tenth, when nothing else was running."""
 import argparse, platform, random, statistics, sys, time
 
 import numpy as np, torch
@@ -24,7 +24,8 @@ def made_votes(n, classes, voters=51, seed=0):
     return LabelPool.from_counts(g.multinomial(voters, g.dirichlet(np.full(classes, .1), size=n)))
 
 def loop(pool, idx, g): # as the released code of CIFAR-10S does
-    return torch.stack([pool.rows[random.randrange(s, s+c)] for s, c in zip(pool.start[idx].tolist(), pool.count[idx].tolist())])
+    stretches = zip(pool.start[idx].tolist(), pool.count[idx].tolist())
+    return torch.stack([pool.rows[random.randrange(s, s+c)] for s, c in stretches])
 
 def multinomial(pool, idx, g, padded):
     return pool.rows.index_select(0, torch.multinomial(padded[idx], 1, generator=g)[:, 0] + pool.start[idx])
@@ -34,7 +35,8 @@ def rivals(pool, g, device):
     w = torch.zeros(len(pool), int(pool.count.max()), device=device)
     at = torch.as_tensor(pool.image, device=device)
     w[at, torch.arange(len(at), device=device) - pool.start[at]] = torch.as_tensor(pool.row_weights, device=device).float()
-    return {'LabelPool.draw': lambda idx: pool.draw(idx, g), 'multinomial over padded rows': lambda idx: multinomial(pool, idx, g, w),
+    return {'LabelPool.draw': lambda idx: pool.draw(idx, g),
+            'multinomial over padded rows': lambda idx: multinomial(pool, idx, g, w),
             'loop over the batch': lambda idx: loop(pool, idx, g)}
 
 def times_of(fs, rounds, sync):
@@ -79,11 +81,15 @@ def main():
             result = times_of(rivals(pool, g, args.device), batches, sync)
             ours = statistics.median(result['LabelPool.draw'])
             fast = {k: v[len(v)//10] for k, v in result.items()}
-            if fast['LabelPool.draw'] > args.limit and not gpu: slow.append(f"{n:,} images, {what}: {fast['LabelPool.draw']:.1f} µs")
-            print(f"\n{f'{n:,} images, {len(pool.rows):,} {what}, batch {args.batch}':52} {'median':>8} {'fast':>8} {'/ ours':>8}")
-            for k, v in result.items(): print(f'{k:52} {statistics.median(v):8.1f} {fast[k]:8.1f} {statistics.median(v)/ours:8.2f}')
-    x, pool = torch.rand(10_000, 3, 32, 32, device=args.device), made_pool(10_000, args.per, args.classes).to(args.device)
-    sets = {'epoch of 10,000 32x32 images, mean labels': SoftSet(x, pool.mean()), '… one label drawn in each fetch': DrawnSet(x, pool, g)}
+            if fast['LabelPool.draw'] > args.limit and not gpu: slow.append(f"{n:,} images, {what}")
+            title = f'{n:,} images, {len(pool.rows):,} {what}, batch {args.batch}'
+            print(f"\n{title:52} {'median':>8} {'fast':>8} {'/ ours':>8}")
+            for k, v in result.items():
+                print(f'{k:52} {(mid := statistics.median(v)):8.1f} {fast[k]:8.1f} {mid/ours:8.2f}')
+    x = torch.rand(10_000, 3, 32, 32, device=args.device)
+    pool = made_pool(10_000, args.per, args.classes).to(args.device)
+    sets = {'epoch of 10,000 32x32 images, mean labels': SoftSet(x, pool.mean()),
+            '… one label drawn in each fetch': DrawnSet(x, pool, g)}
     for o in sets.values(): epoch(o, args.batch, g)
     ms = {k: [] for k in sets}
     for _ in range(9):

@@ -40,7 +40,7 @@ def check_name(
     shown = ', '.join(allowed[:30]) + (f', … ({len(allowed)} in all)' if len(allowed) > 30 else '')
     raise ValueError(f"{arg}: {value!r} is unknown.{did_you_mean(value, allowed)} Allowed: {shown}")
 
-# %% ../nbs/00_core.ipynb #1fe29fa8
+# %% ../nbs/00_core.ipynb #dc312609
 def check_range(
     value, # A number, or anything that numpy reads as an array of numbers
     lo:float=-np.inf, # The smallest value allowed
@@ -49,7 +49,9 @@ def check_range(
 ): # `value`, unchanged
     "Return `value` if all of it is finite and in [`lo`, `hi`]; a `ValueError` names the first bad entry."
     try: a = np.asarray(value.detach().cpu().double() if hasattr(value, 'detach') else value, dtype=float) # bfloat16 too
-    except (TypeError, ValueError): raise ValueError(f'{arg}: found {value!r}; allowed are numbers in [{lo:g}, {hi:g}]') from None
+    except (TypeError, ValueError):
+        found = repr(value) if len(repr(value)) < 60 else f'{repr(value)[:50]} …'
+        raise ValueError(f'{arg}: found {found}; allowed are numbers in [{lo:g}, {hi:g}]') from None
     bad = ~np.isfinite(a) | (a < lo) | (a > hi)
     if not bad.any(): return value
     where = f' at position {tuple(map(int, np.argwhere(bad)[0]))}' if a.ndim else ''

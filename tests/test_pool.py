@@ -166,7 +166,7 @@ def test_subsampled_votes_are_drawn_without_replacement():
 
 def test_fewer_annotators_than_asked_for_are_said():
     pool = LabelPool([[1., 0.]]*5, [0, 0, 0, 1, 1])
-    with pytest.warns(UserWarning, match='1 of 2 images have fewer than 3 annotators, the fewest 2'): pool.subsample(3)
+    with pytest.warns(UserWarning, match='1 of 2 images have fewer than 3 annotators, the fewest 2; all stay'): pool.subsample(3)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         assert pool.subsample(2).count.tolist() == [2, 2]

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Answers', 'simulated_answers', 'read_table', 'own_answers', 'load_answers']
 
-# %% ../../nbs/47_analysis.answers.ipynb #01df9783
+# %% ../../nbs/47_analysis.answers.ipynb #719a2cf4
 import ast, re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from ..core import CIFAR10, check_name, check_table
 from ..data.hub import DataHub
 from ..data.judgments import LAYOUTS, categorical, coefficient, construct, select_shuffled
 from ..data.simulated import SimulatedParticipants, ambiguity, draw_stimuli
-from .categorical import _LABELS, released_labels, simulate_answers
+from .categorical import _LABELS, answer_classes, released_labels, simulate_answers
 
 # %% ../../nbs/47_analysis.answers.ipynb #c664656a
 _KINDS = 'construct', 'select', 'coefficient', 'categorical'
@@ -100,7 +100,7 @@ def _classes(text, where): # "('cat', 'dog')", as pandas writes a tuple, or 'cat
         raise ValueError(f"{where}: found {text!r}; allowed is 'cat;dog' or a tuple of names")
     return tuple(names)
 
-# %% ../../nbs/47_analysis.answers.ipynb #352cdfbc
+# %% ../../nbs/47_analysis.answers.ipynb #c0e9d5e8
 def own_answers(
     *paths, # CSV files, see `read_table`
     cifar10:bool=False, # Are the ids those of CIFAR-10's test set? Then its images and CIFAR-10H are used, if at hand
@@ -113,8 +113,8 @@ def own_answers(
             if k in tables: raise ValueError(f'{Path(p).name}: a second table of {k} answers; allowed is one')
             tables[k] = t
     if not tables: raise ValueError('paths: none given; allowed is one table or more')
-    named = [t[k].dropna() for t in tables.values() for k in ('class_a', 'class_b', 'first', 'second') if k in t]
-    named += [t.impossible.explode().dropna() for t in tables.values() if 'impossible' in t]
+    named = [t[k].dropna() for t in tables.values() for k in ('class_a', 'class_b') if k in t]
+    named += [pd.Series(answer_classes(t)) for k, t in tables.items() if k == 'categorical']
     about = f'Read from {", ".join(Path(p).name for p in paths)}.'
     hub, probs = (None, None) if not cifar10 else (DataHub(root), _votes(DataHub(root)))
     return Answers('own', 'own', about, **tables, probs=probs, classes=tuple(sorted(set(pd.concat(named)))), hub=hub)

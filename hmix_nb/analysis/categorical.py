@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['simulate_answers', 'answer_summary', 'released_labels', 'answer_classes', 'build_labels', 'off_endpoint_mass',
-           'endpoint_correlation', 'plot_off_endpoint', 'example_blends', 'draw_label', 'plot_blends', 'against_votes',
-           'plot_against_votes']
+           'endpoint_correlation', 'plot_off_endpoint', 'example_blends', 'stimulus_image', 'draw_label', 'plot_blends',
+           'against_votes', 'plot_against_votes']
 
 # %% ../../nbs/42_analysis.categorical.ipynb #c8008777
 import json, os, textwrap
@@ -106,10 +106,10 @@ def build_labels(
     index = pd.Index(df['stimulus' if blends or 'id_a' not in df else 'id_a'], name='stimulus')
     return pd.DataFrame(soft_labels(df, classes=classes, **how), index, list(classes))
 
-# %% ../../nbs/42_analysis.categorical.ipynb #3798ce70
+# %% ../../nbs/42_analysis.categorical.ipynb #b0003b5c
 def off_endpoint_mass(
     labels:pd.DataFrame, # One row per form; index `stimulus`, the name of a blend, and a column per class
-    answers:pd.DataFrame|None=None, # Has `stimulus, lam_f, class_a, class_b`, where the names do not say what was blended
+    answers:pd.DataFrame|None=None, # `stimulus, lam_f, class_a, class_b`, where names do not say what was blended
 )->pd.DataFrame: # One row per blend: `lam_f`, `mass_a` and `mass_b` on its two classes, `off` on all others, `n` forms
     "Say how much of each blend's mean label lies on classes that were not blended (thesis 5.1.2)."
     check_lengths(labels=labels)
@@ -168,7 +168,7 @@ def plot_off_endpoint(
     title = f'{mass.off.mean():.0%} of the mass lies on classes that were not blended'
     return describe(ax, title, 'share of the class in the pixels, λ_f', 'mass that people give it')
 
-# %% ../../nbs/42_analysis.categorical.ipynb #0b8c175e
+# %% ../../nbs/42_analysis.categorical.ipynb #00c0ad78
 def example_blends(
     mass:pd.DataFrame, # From `off_endpoint_mass`
     class_a:str='horse', # UAI Fig. 9
@@ -181,6 +181,18 @@ def example_blends(
     those = mass[(mass.class_a == class_a) & (mass.class_b == class_b) & np.isclose(mass.lam_f, lam_f)]
     return list((those if len(those) else mass).nlargest(n, 'off', keep='all').index[:n])
 
+# %% ../../nbs/42_analysis.categorical.ipynb #fe314f02
+def stimulus_image(
+    images, # An `ImageSet`
+    s, # Has `id_a`, and `id_b` and `lam_f` if it is a blend: a `Stimulus`, or a row of answers
+)->np.ndarray: # (H, W, 3) uint8
+    "Make the image that was shown."
+    ids = [int(getattr(s, k)) for k in ('id_a', 'id_b') if hasattr(s, k)]
+    check_range(ids, 0, len(images)-1, 'number of the image')
+    if len(ids) == 1: return images.x[ids[0]]
+    a, b = images.x[ids].astype(float)
+    return np.uint8((s.lam_f*a + (1-s.lam_f)*b).round())
+
 def draw_label(ax, label, other, names=None): # two labels as bars
     "Draw the label of people, and another one beside it, on `ax`."
     at = np.arange(len(label))
@@ -190,6 +202,7 @@ def draw_label(ax, label, other, names=None): # two labels as bars
     ax.grid(False, axis='x')
     return ax
 
+# %% ../../nbs/42_analysis.categorical.ipynb #96d0988c
 def plot_blends(
     labels:pd.DataFrame, # One row per form; index: the names of the blends
     images, # An `ImageSet`: the numbers in the names are positions in it
@@ -201,8 +214,7 @@ def plot_blends(
     fig, axs = new_figure(2, len(names), size=(2.3, 1.7), squeeze=False, gridspec_kw=dict(height_ratios=[1, 1.1]))
     for (top, ax), name in zip(axs.T, names):
         s = Stimulus.parse(name, classes=list(labels.columns))
-        check_range([s.id_a, s.id_b], 0, len(images)-1, 'labels: number of the image')
-        top.imshow(np.uint8((s.lam_f*images.x[s.id_a].astype(float) + (1-s.lam_f)*images.x[s.id_b]).round()))
+        top.imshow(stimulus_image(images, s))
         top.set_axis_off()
         top.set_title(f'{s.class_a}, {s.class_b}\nλ_f = {s.lam_f:g}; {mass.n[name]} answers', fontsize=9)
         mixup = s.lam_f*(labels.columns == s.class_a) + (1-s.lam_f)*(labels.columns == s.class_b)
@@ -210,8 +222,8 @@ def plot_blends(
         ax.set_xticks(range(len(mixup)), labels.columns, rotation=90, fontsize=8)
     axs[1, 0].set_ylabel('weight')
     fig.legend(*axs[1, 0].get_legend_handles_labels(), loc='outside lower center', ncols=2, frameon=False, fontsize=8)
-    told = ', '.join(f'{o:.0%}' for o in mass.off[names])
-    fig.suptitle(textwrap.fill(f'On classes that were not blended: {told}', 26*len(names)), fontweight='bold', fontsize=11)
+    title = f"On classes that were not blended: {', '.join(f'{o:.0%}' for o in mass.off[names])}"
+    fig.suptitle(textwrap.fill(title, 26*len(names)), fontweight='bold', fontsize=11)
     return axs
 
 # %% ../../nbs/42_analysis.categorical.ipynb #e2072d93

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['claims', 'mark', 'show_ours', 'measure', 'compare']
 
-# %% ../../nbs/48_analysis.claims.ipynb #6481154c
+# %% ../../nbs/48_analysis.claims.ipynb #349facbb
 import json
 from importlib.resources import files
 import numpy as np, pandas as pd
@@ -13,10 +13,12 @@ from scipy.stats import entropy
 from ..core import CIFAR10, check_name
 from ..data.judgments import processed, repeats
 from ..mixing.fits import fit_pairs
+from ..softlabels.construct import match_labels
 from .midpoint import relabelled
 from .consistency import monotonicity
 from .coefficient import EXAMPLES, confidence_by_coefficient, entropy_effect
-from .categorical import against_votes, answer_summary, endpoint_correlation, off_endpoint_mass
+from .categorical import (against_votes, answer_summary, build_labels, endpoint_correlation,
+                                          off_endpoint_mass)
 from .answers import Answers
 
 # %% ../../nbs/48_analysis.claims.ipynb #d168b62c
@@ -81,7 +83,7 @@ def _midpoint(a): # B
                 B5=[len(loose.in_all)], B6=[len(loose.in_any)], B9=middle,
                 B5x=[len(exact.in_all)], B6x=[len(exact.in_any)])
 
-# %% ../../nbs/48_analysis.claims.ipynb #70ec8a57
+# %% ../../nbs/48_analysis.claims.ipynb #4fdce253
 _EXAMPLES = dict(C4a=(EXAMPLES[0], True), C4b=(EXAMPLES[1], False), C4c=(EXAMPLES[2], False), C4d=(EXAMPLES[1], False))
 
 def _coefficient(a): # C and D
@@ -107,9 +109,13 @@ def _ambiguity(a): # C6 and C7
 def _soft(a): # E
     mass = off_endpoint_mass(a.labels)
     r = endpoint_correlation(mass, n_boot=1).estimate.item()
-    return dict(E1=[100*mass.off.mean()], E2=[100*mass.off.sem()], E3=[r])
+    off = [_differ(a, rule) for rule in ('cifar-10s', 'h-mix')]
+    return dict(E0=[*off, off[0] == 0], E1=[100*mass.off.mean()], E2=[100*mass.off.sem()], E3=[r])
 
-# %% ../../nbs/48_analysis.claims.ipynb #6aa72aae
+def _differ(a, rule): # labels that come out differently by that rule
+    return int((match_labels(build_labels(a.categorical, rule=rule), a.labels) > 1e-12).sum())
+
+# %% ../../nbs/48_analysis.claims.ipynb #935a0143
 _FILES = 'splits/train_indices.npy', 'cifar-10h/cifar10h-counts.npy', 'h-mix/processed_hmix_inferences.json'
 
 def _of_images(a): # A21, A22 and G1: what needs the hub
@@ -130,8 +136,9 @@ def _cifar10s(a): # H
                H4m=[said.mean_s, said.median_s], H5=[(sizes['size'] - sizes['sum']).median(), sizes['size'].median()],
                H6=[sum((h[list(b)] <= .1).sum() == 3 for b in batches), len(batches)],
                H7=[100*voted.mean()], H8=[100*(h <= .1).mean()], H15=[51/said.people_min, round(said.median_s)/5])
-    if a.labels is not None: out['H10'] = against_votes(a.labels, a.probs).wasserstein.nlargest(3).index.tolist()
-    return out
+    if a.labels is None: return out
+    n, most = _differ(a, 'cifar-10s'), against_votes(a.labels, a.probs).wasserstein.nlargest(3).index.tolist()
+    return out | dict(H10=most, H16=[n, len(a.labels), n == 0])
 
 # %% ../../nbs/48_analysis.claims.ipynb #0e0a83c7
 def measure(

@@ -6,7 +6,7 @@
 __all__ = ['THESIS', 'pick_examples', 'plot_examples', 'plot_entropies', 'varieties', 'telling_answer', 'plot_varieties',
            'annotators', 'annotator_summary', 'plot_annotators']
 
-# %% ../../nbs/45_analysis.labels.ipynb #e803d440
+# %% ../../nbs/45_analysis.labels.ipynb #7777cdb9
 import textwrap
 import numpy as np, pandas as pd
 from scipy.stats import entropy
@@ -14,11 +14,12 @@ from ..core import CIFAR10, check_name, check_range, check_table
 from ..data.judgments import repeats
 from ..figures import MIXUP, PEOPLE, describe, new_figure
 from ..softlabels.construct import SPREADS, VARIETIES, soft_labels
-from .categorical import against_votes, answer_classes, build_labels, draw_label
+from .categorical import against_votes, answer_classes, build_labels, draw_label, stimulus_image
 
-# %% ../../nbs/45_analysis.labels.ipynb #91b75692
+# %% ../../nbs/45_analysis.labels.ipynb #ad6dc8ef
 THESIS = [('3.3', 'spills', 'automobile'), ('3.4', 'differs', 'frog'), ('3.4', 'differs', 'airplane'),
-          ('3.4', 'agrees', 'frog'), *[('B.1', 'differs', None)]*3, *(('B.2', 'softens', c) for c in ('truck', 'dog', 'airplane'))]
+          ('3.4', 'agrees', 'frog'), *[('B.1', 'differs', None)]*3,
+          *(('B.2', 'softens', c) for c in ('truck', 'dog', 'airplane'))]
 
 _RULES = dict(differs='largest Wasserstein distance', agrees='nearest labels where both have 1 nat or more',
               softens='same top class, most entropy gained', spills='all votes on its class, most mass on one other')
@@ -26,7 +27,9 @@ _RULES = dict(differs='largest Wasserstein distance', agrees='nearest labels whe
 def _order(rule, c): # images by how well they fit; those that do not fit at all are left out
     if rule == 'differs': return c.sort_values('wasserstein', ascending=False, kind='stable')
     if rule == 'agrees': return c[(c.entropy >= 1) & (c.entropy_votes >= 1)].sort_values('l1', kind='stable')
-    if rule == 'softens': return c[c.top_agrees].assign(gain=c.entropy - c.entropy_votes).sort_values('gain', ascending=False)
+    if rule == 'softens':
+        gain = (c.entropy - c.entropy_votes)[c.top_agrees]
+        return c.loc[gain.sort_values(ascending=False, kind='stable').index]
     return c[c.entropy_votes == 0].sort_values('other', ascending=False, kind='stable')
 
 def pick_examples(
@@ -35,7 +38,7 @@ def pick_examples(
     image_class:pd.Series, # Class name by number of the image
     wanted=THESIS, # (figure, rule, class); `None`: of any class
 )->pd.DataFrame: # Columns `figure, image, class, chosen`, and those of `against_votes`
-    "Pick images as the captions of thesis Figs. 3.3, 3.4, B.1 and B.2 describe them; where there is no such class, of any."
+    "Pick images as the captions of thesis Figs. 3.3, 3.4, B.1, B.2 describe them; if there is no such class, of any."
     c, mean = against_votes(labels, probs), labels.groupby(level=0).mean()
     c = c.assign(**{'class': image_class.reindex(c.index)})
     c['other'] = mean.to_numpy()[np.arange(len(mean))[:, None], np.argsort(-mean.to_numpy(), axis=1)][:, 1]
@@ -46,11 +49,12 @@ def pick_examples(
         seen[k] = seen.get(k, -1) + 1
         if seen[k] >= len(order): continue
         chosen = _RULES[rule] + (f', {name}s' if of is not c else '')
-        rows.append(dict(figure=figure, image=order.index[seen[k]], chosen=chosen) | c.loc[order.index[seen[k]]].to_dict())
+        image = order.index[seen[k]]
+        rows.append(dict(figure=figure, image=image, chosen=chosen) | c.loc[image].to_dict())
     if not rows: raise ValueError('wanted: no image is as described')
     return pd.DataFrame(rows).drop(columns='other')
 
-# %% ../../nbs/45_analysis.labels.ipynb #fe1ab09b
+# %% ../../nbs/45_analysis.labels.ipynb #9f052c73
 def plot_examples(
     picked:pd.DataFrame, # From `pick_examples`
     labels:pd.DataFrame, # One row per form; index: the number of the image
@@ -62,7 +66,8 @@ def plot_examples(
     check_table(picked, 'figure', 'image', 'class')
     check_range(picked.image, 0, len(images)-1, 'picked: image')
     mean, nrows = labels.groupby(level=0).mean(), -(-len(picked)//ncols)
-    fig, axs = new_figure(2*nrows, ncols, size=(1.9, 1.35), squeeze=False, gridspec_kw=dict(height_ratios=[1, 1.1]*nrows))
+    ncols = min(ncols, len(picked))
+    fig, axs = new_figure(2*nrows, ncols, (1.75, 1.25), squeeze=False, gridspec_kw=dict(height_ratios=[1, 1.1]*nrows))
     for ax in axs.flat: ax.set_axis_off()
     wide = [0, 0]
     for k, o in enumerate(picked.to_dict('records')):
@@ -80,7 +85,7 @@ def plot_examples(
     fig.suptitle(textwrap.fill(title, 19*ncols), fontweight='bold', fontsize=11)
     return axs
 
-# %% ../../nbs/45_analysis.labels.ipynb #62e66a39
+# %% ../../nbs/45_analysis.labels.ipynb #43c6dae6
 def plot_entropies(
     labels:pd.DataFrame, # One row per form; index: the number of the image
     compared:pd.DataFrame, # From `against_votes`
@@ -88,7 +93,8 @@ def plot_entropies(
     "Draw the distribution of the entropies of single forms, of their means, and of the votes."
     check_table(compared, 'entropy', 'entropy_votes')
     fig, ax = new_figure(size=(4.6, 3.2))
-    for values, c, ls, name in [(entropy(labels, axis=1), PEOPLE, ':', 'one form'), (compared.entropy_votes, MIXUP, '--', 'votes'),
+    for values, c, ls, name in [(entropy(labels, axis=1), PEOPLE, ':', 'one form'),
+                                (compared.entropy_votes, MIXUP, '--', "an image's votes"),
                                 (compared.entropy, PEOPLE, '-', "an image's forms, averaged")]:
         ax.ecdf(np.maximum(values, 0), color=c, ls=ls, label=name)
     ax.legend(frameon=False, fontsize=8, loc='lower right')
@@ -96,13 +102,13 @@ def plot_entropies(
     return describe(ax, f'Half of the images have {a:.2f} nats or more from forms, {b:.2f} from votes', 'entropy, nats',
                     'share of the labels below')
 
-# %% ../../nbs/45_analysis.labels.ipynb #8870e6a9
+# %% ../../nbs/45_analysis.labels.ipynb #4169eade
 def varieties(
     df:pd.DataFrame, # As `data.judgments.categorical` returns it
     probs=None, # (N, K) shares of the votes, by image (`id_a`); `None` leaves out the columns on votes
     classes=None, # Class names, by column; `None` takes `answer_classes(df)`
     **how, # On to `soft_labels`: `rule`, `gamma`, `similarity`
-)->pd.DataFrame: # Index `variety, spread`; means of: entropy of `one` form and of the `mean` (nats), `top` weight, and beside votes
+)->pd.DataFrame: # Index `variety, spread`; entropy of `one` form and of the `mean` (nats), `top` weight, votes
     "Summarise the labels of each variety."
     classes, rows = classes or answer_classes(df), {}
     spreads = SPREADS if how.get('similarity') is not None or set(classes) <= set(CIFAR10) else ('uniform', 'clamp')
@@ -110,24 +116,26 @@ def varieties(
         for s in spreads:
             y = build_labels(df, classes, variety=v, spread=s, **how)
             mean = y.groupby(level=0).mean()
-            rows[v, s] = dict(one=entropy(y, axis=1).mean(), mean=entropy(mean, axis=1).mean(), top=y.max(axis=1).mean())
+            rows[v, s] = {k: entropy(o, axis=1).mean() for k, o in dict(one=y, mean=mean).items()}
+            rows[v, s]['top'] = y.max(axis=1).mean()
             if probs is None: continue
             c, votes = against_votes(y, probs), np.asarray(probs)[mean.index]
             rows[v, s] |= c[['top_agrees', 'wasserstein', 'l1']].mean().to_dict()
             rows[v, s]['missed'] = (votes*(mean.to_numpy() == 0)).sum(1).mean()
     return pd.DataFrame(rows).T.rename_axis(['variety', 'spread'])
 
-# %% ../../nbs/45_analysis.labels.ipynb #8e4fdb72
+# %% ../../nbs/45_analysis.labels.ipynb #0dd129a5
 _FOUR = [('T1', 'uniform'), ('T1', 'clamp'), ('T2', 'uniform'), ('T2', 'clamp')]
 
 def telling_answer(
     df:pd.DataFrame, # As `data.judgments.categorical` returns it
     **how, # On to `soft_labels`
 )->int: # Its position in `df`
-    "Find the answer whose four labels are furthest apart."
+    "Find the answer whose four labels are furthest apart, among those that do not contradict themselves."
     y = np.stack([soft_labels(df, *o, **how) for o in _FOUR])
-    apart = [np.abs(y[i] - y[j]).sum(1) for i in range(4) for j in range(i)]
-    return int(np.min(apart, axis=0).argmax())
+    apart = np.min([np.abs(y[i] - y[j]).sum(1) for i in range(4) for j in range(i)], axis=0)
+    odd = [f == s or f in t or s in t for f, s, t in zip(df['first'], df.second, df.impossible)]
+    return int(np.where(odd, -1, apart).argmax())
 
 def plot_varieties(
     df:pd.DataFrame, # As `data.judgments.categorical` returns it
@@ -141,7 +149,7 @@ def plot_varieties(
     y, o = [soft_labels(r, *k, **how)[0] for k in _FOUR], r.iloc[0]
     fig, axs = new_figure(1, 5, size=(1.8, 2.3), gridspec_kw=dict(width_ratios=[.8, 1, 1, 1, 1]))
     axs[0].set_axis_off()
-    if images is not None: axs[0].imshow(images.x[check_range(int(o.id_a), 0, len(images)-1, 'id_a')])
+    if images is not None: axs[0].imshow(stimulus_image(images, o))
     second = f'\n{o.second} {o.second_prob:.0%}' if isinstance(o.second, str) and o.second_prob == o.second_prob else ''
     axs[0].set_title(f'{o["first"]} {o.first_prob:.0%}{second}\n{len(o.impossible)} ruled out', fontsize=9)
     for ax, (variety, spread), label in zip(axs[1:], _FOUR, y):
@@ -155,17 +163,17 @@ def plot_varieties(
     fig.suptitle(f'One answer, four labels, of {h.min():.2f} to {h.max():.2f} nats', fontweight='bold', fontsize=11)
     return axs
 
-# %% ../../nbs/45_analysis.labels.ipynb #5cb292d2
+# %% ../../nbs/45_analysis.labels.ipynb #784507d3
 def annotators(
     df:pd.DataFrame, # As `data.judgments.categorical` returns it
 )->pd.DataFrame: # One row per participant: `answers, accuracy, accuracy_2, same, first_prob, median_s`
-    "Say how often each person names the class of the image first, or among two, and their time per answer; repeats count."
+    "Say how often each person names the class of the image first, or among two, and their time; repeats count."
     check_table(df, 'participant', 'class_a', 'first', 'second', 'first_prob', nan=('second',))
     own = [df[c] for c in ('class_a', 'class_b') if c in df]
     one, two = (np.any([(df[k] == c).to_numpy() for c in own], axis=0) for k in ('first', 'second'))
     t = df.assign(one=one, two=one | two, rt_s=df.get('rt_s', pd.Series(np.nan, df.index))).groupby('participant')
-    out = pd.DataFrame(dict(answers=t.size(), accuracy=t.one.mean(), accuracy_2=t.two.mean(), first_prob=t.first_prob.mean(),
-                            median_s=t.rt_s.median()))
+    out = pd.DataFrame(dict(answers=t.size(), accuracy=t.one.mean(), accuracy_2=t.two.mean(),
+                            first_prob=t.first_prob.mean(), median_s=t.rt_s.median()))
     again = pd.DataFrame(columns=['participant', 'differ'])
     if {'repeat', 'position'} <= set(df): again = repeats(df).dropna(subset='differ')
     return out.assign(same=1 - again.groupby('participant').differ.mean().astype(float))
@@ -176,24 +184,26 @@ def annotator_summary(
     "Summarise `annotators`."
     return annotators(df).agg(['mean', 'std', 'min', 'median', 'max']).T.rename(columns=dict(std='sd'))
 
-# %% ../../nbs/45_analysis.labels.ipynb #d08e2d32
+# %% ../../nbs/45_analysis.labels.ipynb #21db3ffc
 def plot_annotators(
     df:pd.DataFrame, # As `data.judgments.categorical` returns it, with `position` and `rt_s`
 ): # The Axes, accuracy and time
     "Draw how accuracy spreads over people, and how the time per answer goes down."
     check_table(df, 'position', 'rt_s', nan=('rt_s',))
     people, (fig, (left, right)) = annotators(df), new_figure(1, 2, size=(4, 3))
-    for y, c, ls, name in [(people.accuracy, PEOPLE, '-', 'named first'), (people.accuracy_2, MIXUP, '--', 'named first or second')]:
-        left.ecdf(y, color=c, ls=ls, label=name)
-    left.legend(frameon=False, fontsize=8, loc='upper left')
+    left.ecdf(people.accuracy, color=PEOPLE, label='named first')
+    left.ecdf(people.accuracy_2, color=MIXUP, ls='--', label='named first or second')
+    left.legend(frameon=False, fontsize=8, loc='best')
     a, b = people.accuracy.mean(), people.accuracy_2.mean()
     describe(left, f'People name the class first in {a:.0%}, at all in {b:.0%} of answers',
              'share of answers with the class of the image', 'share of people below')
-    q = df[df.position < df.groupby('participant').size().median()].groupby('position').rt_s.quantile([.25, .5, .75]).unstack()
+    most = df[df.position < people.answers.median()] # whoever answered more than others would be the only one there
+    q = most.groupby('position').rt_s.quantile([.25, .5, .75]).unstack()
     right.fill_between(q.index+1, q[.25], q[.75], color=PEOPLE, alpha=.2, lw=0, label='middle half')
     right.plot(q.index+1, q[.5], 'o-', ms=3, color=PEOPLE, label='median')
     right.set_ylim(0)
     right.legend(frameon=False, fontsize=8)
-    describe(right, f'An answer takes {df.rt_s.median():.0f} s, the first {q[.5].iloc[0]:.0f} s, the last {q[.5].iloc[-1]:.0f} s',
+    s = df.rt_s.median(), *q[.5].iloc[[0, -1]]
+    describe(right, 'An answer takes {:.0f} s, the first {:.0f} s, the last {:.0f} s'.format(*s),
              'position in the session', 'time per answer, s')
     return np.array([left, right])

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CAPTIONS', 'Section', 'Analysis', 'analyse', 'marks_in_words', 'report_html', 'write_analysis']
 
-# %% ../../nbs/49_analysis.report.ipynb #f9de94f5
+# %% ../../nbs/49_analysis.report.ipynb #bddc4d29
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,8 @@ from ..core import write_atomic
 from ..figures import figure_bytes, figure_html, html_page, table_html
 from ..mixing.fits import fit_pairs
 from ..mixing.pairplots import plot_pairs, plot_shrinkage
-from . import categorical as ca, coefficient as co, midpoint as mi
+from ..softlabels.construct import rule_changes
+from . import categorical as ca, coefficient as co, labels as la, midpoint as mi
 from .answers import Answers
 from .claims import compare
 
@@ -47,7 +48,7 @@ class Section:
     def __repr__(self):
         return f'{self.title}: {len(self.tables)} tables, {len(self.figures)} figures, {len(self.left_out)} left out'
 
-# %% ../../nbs/49_analysis.report.ipynb #c24a532f
+# %% ../../nbs/49_analysis.report.ipynb #406bb1e4
 CAPTIONS = dict(
     selection_counts='How often each blend was picked, repeats included.',
     selection_counts_without_repeats='How often each blend was picked, without repeated trials.',
@@ -80,12 +81,18 @@ CAPTIONS = dict(
     prediction_differences='The same, less that of the baseline.', forms='What a form is like.',
     off_endpoint_mass='Mass of the mean label on the two classes of each blend, and off them.',
     endpoint_correlation='Correlation of the mass on a class with its share of the pixels.',
-    against_votes='Labels from forms beside the votes of CIFAR-10H.')
+    against_votes='Labels from forms beside the votes of CIFAR-10H.',
+    entropies='How soft labels from forms and votes are.',
+    label_examples='Labels from forms beside votes (thesis Figs. 3.3, 3.4, B.1, B.2, as far as they can be told).',
+    annotators='How right, how steady and how slow people are.',
+    blends='Blends with the labels that people give (UAI Fig. 9).',
+    rule_changes="Labels that change if the quirks of CIFAR-10S's published rule are mended.",
+    varieties='Ways to make a label of a form (thesis Fig. 3.2): how soft they are.')
 
-# %% ../../nbs/49_analysis.report.ipynb #79c2a4b2
+# %% ../../nbs/49_analysis.report.ipynb #fef2c841
 _NO_IMAGES = 'the blended images are not at hand'
 
-def _midpoint(a, images, seed): # RQ1
+def _midpoint(a, images, draws): # RQ1
     df = pd.concat([t for t in (a.construct, a.select) if t is not None], ignore_index=True)
     s = Section('Which blend looks half and half?', 'People made, or picked, the blend of two images that others '
                 'would call a 50/50 mix. λ_h is the share of the first image in it.')
@@ -94,7 +101,7 @@ def _midpoint(a, images, seed): # RQ1
     s.table('selection_spread', lambda: mi.selection_spread(df))
     s.table('pair_means', lambda: mi.pair_means(df))
     s.table('relabelled', lambda: mi.relabelled(df).table.query('interfaces > 0'))
-    s.table('agreement', lambda: mi.agreement(df, seed=seed))
+    s.table('agreement', lambda: mi.agreement(df, **draws))
     s.table('start_effect', lambda: mi.start_effect(df))
     s.table('midpoint_repeats', lambda: mi.repeat_consistency(df))
     s.table('midpoint_seconds', lambda: mi.response_times(df))
@@ -104,27 +111,27 @@ def _midpoint(a, images, seed): # RQ1
     else: s.left_out['figure relabelled'] = _NO_IMAGES
     return s
 
-# %% ../../nbs/49_analysis.report.ipynb #0bfb30f0
-def _coefficient(a, images, slow, seed): # RQ2
+# %% ../../nbs/49_analysis.report.ipynb #f74bd8dd
+def _coefficient(a, images, slow, draws): # RQ2
     df = a.coefficient
-    falls, effect = cache(lambda: co.monotonicity(df, seed=seed)), cache(lambda: co.entropy_effect(df, a.probs))
+    falls, effect = cache(lambda: co.monotonicity(df, **draws)), cache(lambda: co.entropy_effect(df, a.probs))
     s = Section('How much of each image do people see, and how sure are they?', 'People saw a blend, λ_f of it the '
                 'first image, and said how much they take that to be, λ_h, and how sure they are, ω.')
-    s.table('recovery', lambda: co.recovery(df, seed=seed))
-    s.table('confidence', lambda: co.confidence_by_coefficient(df, seed=seed))
+    s.table('recovery', lambda: co.recovery(df, **draws))
+    s.table('confidence', lambda: co.confidence_by_coefficient(df, **draws))
     if 'round' in df and df['round'].nunique() > 1:
         parts = df.groupby('round')
-        each = lambda: {k: co.recovery(d, seed=seed) for k, d in parts}
+        each = lambda: {k: co.recovery(d, **draws) for k, d in parts}
         s.table('recovery_by_round', lambda: pd.concat(each(), names=['round']))
     s.table('examples', lambda: co.example_relabellings(df, n=10))
     published = set(co.EXAMPLES) <= set(df.stimulus)
     if published: s.table('published_examples', lambda: co.example_relabellings(df, co.EXAMPLES))
-    s.table('repeats', lambda: co.repeat_consistency(df, seed=seed))
+    s.table('repeats', lambda: co.repeat_consistency(df, **draws))
     s.table('untouched', lambda: co.untouched(df))
     s.table('monotonicity', lambda: falls().summary)
     s.table('steps', lambda: falls().table)
-    s.figure('recovery', lambda: co.plot_recovery(df, seed=seed))
-    if 'confidence' in s.tables: s.figure('confidence', lambda: co.plot_confidence(df, seed=seed))
+    s.figure('recovery', lambda: co.plot_recovery(df, **draws))
+    if 'confidence' in s.tables: s.figure('confidence', lambda: co.plot_confidence(df, **draws))
     if images:
         if published: s.figure('published_examples', lambda: co.plot_examples(df, images(), co.EXAMPLES))
         s.figure('examples', lambda: co.plot_examples(df, images()))
@@ -164,26 +171,50 @@ def _prediction(s, df, seed):
         s.figure('prediction', lambda: plot_comparison(compared()))
     return s
 
-# %% ../../nbs/49_analysis.report.ipynb #eb991177
-def _categorical(a, seed): # whole soft labels
+# %% ../../nbs/49_analysis.report.ipynb #35e4f489
+def _categorical(a, images, draws): # whole soft labels
     df = a.categorical
     s = Section('Whole soft labels', 'People named the most probable class of an image and its probability, a second '
                 'one if there was one, and what is out of the question.')
     s.table('forms', lambda: ca.answer_summary(df, len(a.classes)))
-    if a.labels is None: s.left_out['labels'] = 'the labels made of these answers are not at hand'
-    elif 'lam_f' in df:
-        mass = cache(lambda: ca.off_endpoint_mass(a.labels))
-        s.table('off_endpoint_mass', mass)
-        s.table('endpoint_correlation', lambda: ca.endpoint_correlation(mass(), seed=seed))
-        if 'off_endpoint_mass' in s.tables: s.figure('off_endpoint_mass', lambda: ca.plot_off_endpoint(mass()))
-    elif a.probs is not None:
-        compared = cache(lambda: ca.against_votes(a.labels, a.probs))
-        s.table('against_votes', compared)
-        if 'against_votes' in s.tables: s.figure('against_votes', lambda: ca.plot_against_votes(compared()))
-    else: s.left_out['against_votes'] = 'CIFAR-10H is not at hand'
+    s.table('annotators', lambda: la.annotator_summary(df))
+    s.table('rule_changes', lambda: rule_changes(df, classes=a.classes))
+    s.table('varieties', lambda: la.varieties(df, None if 'lam_f' in df else a.probs)) # votes are for single images
+    s.figure('annotators', lambda: la.plot_annotators(df))
+    s.figure('varieties', lambda: la.plot_varieties(df, images and images()))
+    try: labels = a.labels if a.labels is not None else ca.build_labels(df, a.classes)
+    except ValueError as e:
+        s.left_out['labels'] = str(e)
+        return s
+    return _blends(s, a, labels, images, draws) if 'lam_f' in df else _singles(s, a, labels, images)
+
+def _blends(s, a, labels, images, draws): # what was not blended, and is seen
+    mass = cache(lambda: ca.off_endpoint_mass(labels, a.categorical))
+    s.table('off_endpoint_mass', mass)
+    s.table('endpoint_correlation', lambda: ca.endpoint_correlation(mass(), **draws))
+    if 'off_endpoint_mass' not in s.tables: return s
+    s.figure('off_endpoint_mass', lambda: ca.plot_off_endpoint(mass()))
+    if images: s.figure('blends', lambda: ca.plot_blends(labels, images()))
+    else: s.left_out['figure blends'] = _NO_IMAGES
     return s
 
-# %% ../../nbs/49_analysis.report.ipynb #baece55a
+def _singles(s, a, labels, images): # forms beside votes
+    if a.probs is None:
+        s.left_out['against_votes'] = 'votes for the single images, as CIFAR-10H, are not at hand'
+        return s
+    compared = cache(lambda: ca.against_votes(labels, a.probs))
+    own = a.categorical.drop_duplicates('id_a').set_index('id_a').class_a
+    picked = cache(lambda: la.pick_examples(labels, a.probs, own))
+    s.table('against_votes', compared)
+    s.table('label_examples', picked)
+    if 'against_votes' not in s.tables: return s
+    s.figure('against_votes', lambda: ca.plot_against_votes(compared()))
+    s.figure('entropies', lambda: la.plot_entropies(labels, compared()))
+    if images and 'label_examples' in s.tables:
+        s.figure('label_examples', lambda: la.plot_examples(picked(), labels, a.probs, images()))
+    return s
+
+# %% ../../nbs/49_analysis.report.ipynb #8b9eb9d5
 @dataclass(repr=False)
 class Analysis:
     "What an analysis found."
@@ -204,12 +235,13 @@ def analyse(
     *,
     slow:bool=False, # Mixed models and cross-validation too? Some ten seconds more
     seed:int=0, # Of the bootstrap and the folds
+    n_boot:int=500, # Draws for each bootstrap
 )->Analysis: # Tables are computed, figures are not yet drawn
     "Analyse whatever tables there are."
-    images, sections = _images(a), []
-    if a.construct is not None or a.select is not None: sections.append(_midpoint(a, images, seed))
-    if a.coefficient is not None: sections += [_coefficient(a, images, slow, seed), _fits(a, images, slow, seed)]
-    if a.categorical is not None: sections.append(_categorical(a, seed))
+    images, sections, draws = _images(a), [], dict(n_boot=n_boot, seed=seed)
+    if a.construct is not None or a.select is not None: sections.append(_midpoint(a, images, draws))
+    if a.coefficient is not None: sections += [_coefficient(a, images, slow, draws), _fits(a, images, slow, seed)]
+    if a.categorical is not None: sections.append(_categorical(a, images, draws))
     return Analysis(a, sections, compare(a) if a.source == 'released' else None)
 
 def _images(a): # a function that reads the images that were blended, or None; reading them imports PyTorch
@@ -220,8 +252,8 @@ def _images(a): # a function that reads the images that were blended, or None; r
         return digits() if a.source == 'simulated' else cifar10_test(a.hub)
     return read
 
-# %% ../../nbs/49_analysis.report.ipynb #bdaf1ee7
-_PICTURES = 'relabelled', 'examples', 'published_examples', 'curves' # hold photographs: as SVG they would be large
+# %% ../../nbs/49_analysis.report.ipynb #790f9871
+_PICTURES = 'relabelled', 'examples', 'published_examples', 'curves', 'blends', 'label_examples', 'varieties' # photographs
 
 def _table_html(name, t, n=12): # a table, folded; a long one is cut on the page
     head = t.head(n)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..core import check_lengths, check_range, check_table, rng
 from ..labels import as_soft
 
-# %% ../../nbs/14_data.pool.ipynb #03d48027
+# %% ../../nbs/14_data.pool.ipynb #bd0b8673
 class LabelPool:
     "Label rows of several people for each of `len(self)` images, to average or to draw from; sorted by image."
     def __init__(self,
@@ -38,7 +38,8 @@ class LabelPool:
         if votes is not None and (np.asarray(check_range(votes, 1, arg='votes')) % 1).any():
             raise ValueError(f'votes: found {next(v for v in votes if v % 1)}; allowed are whole numbers')
         if weights is not None: check_range(weights, 0, arg='weights')
-        by = dict(participant=(participant, object), seconds=(seconds, float), votes=(votes, int), weights=(weights, float))
+        by = dict(participant=(participant, object), seconds=(seconds, float), votes=(votes, int),
+                  weights=(weights, float))
         _fill(self, rows, image, names, {k: None if v is None else np.array(v, dtype=t) for k, (v, t) in by.items()})
 
     def __len__(self): return len(self.names)
@@ -47,16 +48,18 @@ class LabelPool:
         people = '' if p is None else f' from {pd.Series(p).nunique():,} people'
         per = f'{min(n)} each' if min(n) == max(n) else f'{min(n)} to {max(n)} each'
         votes = '' if self.votes is None else f'; they stand for {self.n_answers:,} answers'
-        bare = f'; {len(self.unlabelled):,} images without' if len(self.unlabelled) else ''
-        return f'{len(self):,} images, {len(self.rows):,} labels over {self.n_classes} classes{people}, {per}{votes}{bare}'
+        bare = f'; {len(self.unlabelled):,} without any' if len(self.unlabelled) else ''
+        labels = f'{len(self.rows):,} labels over {self.n_classes} classes'
+        return f'{len(self):,} images, {labels}{people}, {per}{votes}{bare}'
 
-# %% ../../nbs/14_data.pool.ipynb #72387d8a
+# %% ../../nbs/14_data.pool.ipynb #45397f96
 _BY_ROW, _TENSORS = ('participant', 'seconds', 'votes', 'weights', 'given'), ('rows', 'count', 'start', '_n', '_shares')
 
 def _fill(pool, rows, image, names, by):
     "Set all that a pool is made of, unchecked; `by` has one array per kind of information about a row."
     order = np.argsort(image, kind='stable')
-    pool.rows, pool.names, pool.image = rows[torch.as_tensor(order, device=rows.device)], names, image[order].astype(np.int64)
+    pool.rows, pool.names = rows[torch.as_tensor(order, device=rows.device)], names
+    pool.image = image[order].astype(np.int64)
     for k in _BY_ROW: setattr(pool, k, None if by.get(k) is None else by[k][order])
     count = np.bincount(pool.image, minlength=len(names))
     start = np.cumsum(count) - count
@@ -77,11 +80,12 @@ def _move(pool, device):
     for k in _TENSORS: setattr(pool, k, None if getattr(pool, k) is None else getattr(pool, k).to(device))
     return pool
 
-# %% ../../nbs/14_data.pool.ipynb #ac1191cc
+# %% ../../nbs/14_data.pool.ipynb #5fa9f28a
 @patch(as_prop=True)
 def row_weights(self:LabelPool)->np.ndarray: # (R,) 0 or more
     "How much each row counts in means and draws: its votes times its weight."
-    return np.ones(len(self.image))*(1 if self.votes is None else self.votes)*(1 if self.weights is None else self.weights)
+    w = np.ones(len(self.image)) if self.votes is None else self.votes.astype(float)
+    return w if self.weights is None else w*self.weights
 
 @patch(as_prop=True)
 def n_answers(self:LabelPool)->int: # Each vote is one; rows from `fill` are none
@@ -106,7 +110,7 @@ def to(self:LabelPool,
     "Take the rows, and what it needs to draw from them, to `device`."
     return _move(copy.copy(self), device)
 
-# %% ../../nbs/14_data.pool.ipynb #e20e3997
+# %% ../../nbs/14_data.pool.ipynb #09b00349
 @patch
 def mean(self:LabelPool,
     weights=None, # As for `weighted`
@@ -116,16 +120,16 @@ def mean(self:LabelPool,
     _refuse(self)
     w = torch.as_tensor(self.row_weights)[:, None]
     total = torch.zeros(len(self), self.n_classes+1, dtype=torch.float64)
-    total.index_add_(0, torch.as_tensor(self.image), torch.cat([self.rows.cpu()*w, w], 1)) # a GPU's order of adding varies
+    total.index_add_(0, torch.as_tensor(self.image), torch.cat([self.rows.cpu()*w, w], 1)) # a GPU adds in any order
     return (total[:, :-1]/total[:, -1:]).float().to(self.device)
 
 def _refuse(pool):
     if not len(pool.unlabelled): return
     shown = ', '.join(repr(pool.names[i]) for i in pool.unlabelled[:5]) + (', …' if len(pool.unlabelled) > 5 else '')
-    raise ValueError(f'pool: no label for {shown} ({len(pool.unlabelled)} of {len(pool)} images); draws and means need one for each. '
-                     '`fill` gives labels to images without, `select` leaves images out')
+    raise ValueError(f'pool: no label for {shown} ({len(pool.unlabelled)} of {len(pool)} images); draws and means need '
+                     'one for each. `fill` gives labels to images without, `select` leaves images out')
 
-# %% ../../nbs/14_data.pool.ipynb #3cccddc8
+# %% ../../nbs/14_data.pool.ipynb #f6f8a5cd
 @patch
 def pick(self:LabelPool,
     idx, # (B,) positions of images; repeats are drawn for separately
@@ -138,7 +142,8 @@ def pick(self:LabelPool,
     u = torch.rand(len(idx), generator=generator, device=device if generator is None else generator.device)
     if u.device != device: u = u.to(device)
     first = self.start.index_select(0, idx)
-    if self._shares is None: return u.mul_(self._n.index_select(0, idx)).long().add_(first) # never the next image's: u <= 1 - 2**-24
+    if self._shares is None: # u is 1 - 2**-24 at the most, so this is never a row of the next image
+        return u.mul_(self._n.index_select(0, idx)).long().add_(first)
     return torch.searchsorted(self._shares.index_select(0, idx), u[:, None], right=True)[:, 0].add_(first)
 
 @patch
@@ -149,17 +154,18 @@ def draw(self:LabelPool,
     "Draw one annotator's row for each image."
     return self.rows.index_select(0, self.pick(idx, generator))
 
-# %% ../../nbs/14_data.pool.ipynb #bdca2127
+# %% ../../nbs/14_data.pool.ipynb #89e1f6b7
 @patch
 def weighted(self:LabelPool,
     weights, # One number per row, or a dict or Series of one per participant; 0 or more
 )->LabelPool: # Its means and draws follow the weights
     "Let some rows count more than others, in place of earlier weights."
     if hasattr(weights, 'items'):
-        if self.participant is None: raise ValueError('weights: are by participant, but nobody knows who gave these rows')
+        if self.participant is None: raise ValueError('weights: by participant, but nobody knows who gave these rows')
         table, nobody = dict(weights), pd.isna(self.participant) # rows from `fill` count one
         if unknown := sorted({str(p) for p in self.participant[~nobody] if pd.isna(table.get(p))}):
-            raise ValueError(f'weights: none for {", ".join(unknown[:5])} ({len(unknown)} participants); allowed is one for each')
+            raise ValueError(f'weights: none for {", ".join(unknown[:5])} ({len(unknown)} participants); '
+                             'allowed is one for each')
         weights = np.array([1 if no else table[p] for p, no in zip(self.participant, nobody)], dtype=float)
     weights = np.array(check_range(weights, 0, arg='weights'), dtype=float)
     check_lengths(rows=self.rows, weights=weights)
@@ -169,7 +175,7 @@ def _take(pool, rows, image, names, **by): # `rows` are positions; what `by` has
     by = {k: None if getattr(pool, k) is None else getattr(pool, k)[rows] for k in _BY_ROW} | by
     return _fill(LabelPool.__new__(LabelPool), pool.rows[torch.as_tensor(rows, device=pool.device)], image, names, by)
 
-# %% ../../nbs/14_data.pool.ipynb #171d725c
+# %% ../../nbs/14_data.pool.ipynb #c3a16db8
 @patch
 def subsample(self:LabelPool,
     m:int, # How many annotators of each image to keep; where it has fewer, all stay, with a warning
@@ -178,17 +184,19 @@ def subsample(self:LabelPool,
     "Keep `m` annotators of each image; rows (or votes) are the annotators if nobody knows who gave them."
     if m < 1: raise ValueError(f'm: found {m}; allowed is 1 or more')
     row = np.repeat(np.arange(len(self.image)), 1 if self.votes is None else self.votes)
-    who = np.arange(len(row)) if self.participant is None else pd.factorize(self.participant, use_na_sentinel=False)[0][row]
-    both = pd.DataFrame(dict(image=self.image[row], who=who)).drop_duplicates() # one row per annotator and image
-    both['rank'] = both.assign(u=rng(seed, 'annotators').random(len(both))).groupby('image').u.rank(method='first')
-    most = both.groupby('image').size()
+    known = self.participant is not None
+    who = pd.factorize(self.participant, use_na_sentinel=False)[0][row] if known else np.arange(len(row))
+    both = pd.DataFrame(dict(image=self.image[row], who=who)) # one row per answer
+    one = both.drop_duplicates() # one row per annotator and image
+    place = one.assign(u=rng(seed, 'annotators').random(len(one))).groupby('image').u.rank(method='first')
+    most = one.groupby('image').size()
     if (few := (most < m).sum()):
-        warnings.warn(f'{few} of {len(self)} images have fewer than {m} annotators, the fewest {most.min()}; they keep all')
-    kept = row[pd.MultiIndex.from_arrays([self.image[row], who]).isin(pd.MultiIndex.from_frame(both[both['rank'] <= m][['image', 'who']]))]
-    rows, votes = np.unique(kept, return_counts=True)
+        warnings.warn(f'{few} of {len(self)} images have fewer than {m} annotators, the fewest {most.min()}; all stay')
+    kept = (both.merge(one.assign(place=place), how='left').place <= m).to_numpy()
+    rows, votes = np.unique(row[kept], return_counts=True)
     return _take(self, rows, self.image[rows], self.names, **({} if self.votes is None else dict(votes=votes)))
 
-# %% ../../nbs/14_data.pool.ipynb #d8d4ec5b
+# %% ../../nbs/14_data.pool.ipynb #6a01bfd1
 @patch
 def select(self:LabelPool,
     idx, # (M,) positions of images, or (N,) booleans
@@ -213,13 +221,15 @@ def fill(self:LabelPool,
     given, n = np.zeros(len(self.image), bool) if self.given is None else self.given, len(i)
     new = dict(participant=np.full(n, None), seconds=np.full(n, np.nan), votes=np.ones(n, int), weights=np.ones(n))
     by = {k: None if getattr(self, k) is None else np.r_[getattr(self, k), v] for k, v in new.items()}
-    return _fill(LabelPool.__new__(LabelPool), torch.cat([self.rows, y[i].to(self.device)]), np.r_[self.image, i], self.names,
-                 by | dict(given=np.r_[given, np.ones(n, bool)]))
+    by['given'] = np.r_[given, np.ones(n, bool)]
+    rows = torch.cat([self.rows, y[i].to(self.device)])
+    return _fill(LabelPool.__new__(LabelPool), rows, np.r_[self.image, i], self.names, by)
 
-# %% ../../nbs/14_data.pool.ipynb #078d8183
+# %% ../../nbs/14_data.pool.ipynb #d6641a7a
 def _positions(keys, names): # of `keys` among `names`, -1 where not
     at = pd.Index([str(o) for o in names]).get_indexer([str(o) for o in keys])
-    if len(at) and (at < 0).all(): raise ValueError(f'names: found {names[0]!r} …; none is among the labelled images, {keys[0]!r} …')
+    if len(at) and (at < 0).all():
+        raise ValueError(f'names: found {names[0]!r} …; none is among the labelled images, {keys[0]!r} …')
     return at
 
 @patch(cls_method=True)
@@ -238,6 +248,7 @@ def from_answers(cls:LabelPool,
     part, rt = (df[c].to_numpy()[keep] if c in df else None for c in ('participant', 'rt_s'))
     return cls(rows[torch.as_tensor(keep)], image[keep], part, rt, names)
 
+# %% ../../nbs/14_data.pool.ipynb #4fb44eab
 @patch(cls_method=True)
 def from_lists(cls:LabelPool,
     lists:dict, # Name of an image to a list of rows of K numbers, such as `json.load` reads; may be empty
@@ -251,6 +262,7 @@ def from_lists(cls:LabelPool,
     image = np.repeat([i for i, _ in some], [len(v) for _, v in some])
     return cls(np.concatenate([np.asarray(v, dtype=float) for _, v in some]), image, names=names)
 
+# %% ../../nbs/14_data.pool.ipynb #fe8a2149
 @patch(cls_method=True)
 def from_counts(cls:LabelPool,
     counts, # (N, K) votes: how many people named each class
@@ -258,7 +270,8 @@ def from_counts(cls:LabelPool,
 )->LabelPool: # One-hot rows, drawn in proportion to their votes
     "Pool the votes of people who each named one class."
     counts = np.asarray(check_range(counts, 0, arg='counts'))
-    if counts.ndim != 2 or (counts % 1).any(): raise ValueError(f'counts: found shape {counts.shape} of {counts.dtype}; allowed are (N, K) whole numbers')
+    if counts.ndim != 2 or (counts % 1).any():
+        raise ValueError(f'counts: found shape {counts.shape} of {counts.dtype}; allowed are (N, K) whole numbers')
     image, k = np.nonzero(counts)
     names = range(len(counts)) if names is None else names
     check_lengths(counts=counts, names=names)

@@ -77,7 +77,7 @@ def images(self:Stimuli,
     xa, xb = (as_floats(self.image_set.x, np.array(self.table[o])) for o in ('id_a', 'id_b'))
     return blend(np.array(self.table.lam_f), xa, xb)
 
-# %% ../../nbs/23_mixing.stimuli.ipynb #158130d4
+# %% ../../nbs/23_mixing.stimuli.ipynb #c4a7dd01
 KINDS = ('mixup', 'relabel', 'relabel+omega', 'uniform', 'random')
 
 @patch
@@ -100,7 +100,7 @@ def labels(self:Stimuli,
     return smooth(y, confidence_weight(np.array(self.table.confidence), gamma)) if kind == 'relabel+omega' else y
 
 def _separate(self, kind, gamma, seed):
-    if 'relabel' not in kind: return LabelPool(self.labels(kind, gamma=gamma, seed=seed), np.arange(len(self)), names=self.names)
+    if 'relabel' not in kind: return LabelPool(self.labels(kind, seed=seed), np.arange(len(self)), names=self.names)
     at, k = self.table.index.get_indexer(self.answers.stimulus), len(self.image_set.classes)
     y = pair_rows(self.answers.lam_h.to_numpy(), self.a[at], self.b[at], k)
     if kind == 'relabel+omega': y = smooth(y, confidence_weight(self.answers.confidence.to_numpy(), gamma))

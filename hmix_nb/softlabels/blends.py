@@ -165,7 +165,7 @@ def shipped(cls:Crowd)->Crowd: # Fitted to H-Mix
     "The constants that come with the package."
     return cls(**json.loads((files('hmix_nb.softlabels')/'blends.json').read_text(encoding='utf-8'))['crowd'])
 
-# %% ../../nbs/33_softlabels.blends.ipynb #52ad945b
+# %% ../../nbs/33_softlabels.blends.ipynb #05ba7551
 def _shared(r, code, finer=None): # mean product of the answers to the same thing, though not to the same finer one
     s, q, n = (np.bincount(code, w) for w in (r, r*r, np.ones(len(r))))
     a, b = (s*s-q).sum(), (n*n-n).sum()
@@ -189,33 +189,36 @@ class _Study: # who judged what, and the curves; made once, for many sets of ans
 
     def by_person(self, x): return np.bincount(self.who, x)/np.bincount(self.who)
 
-    def one(self, y, curve, tag): # of one slider
-        f, r, side = self.first, y - curve, np.sign(self.lam - .5)
-        total, off, a, b = (r[f]**2).mean(), side[f] != 0, y[self.again], y[self.before]
-        end, mid = (y == 0) | (y == 1), y == .5
-        out = {'sd around the curve': total**.5, 'share of people': _shared(r[f], self.who[f])/total,
-               'share of people, towards ½': _shared((r*side)[f][off], self.who[f][off])/total,
-               'share of blends': _shared(r[f], self.blend[f])/total,
-               'share of images': _shared(r[f], self.images[f], self.blend[f])/total,
-               'at 0': (y == 0).mean(), 'at ½': mid.mean(), 'at 1': (y == 1).mean(),
-               'sd of people': self.by_person(r).std(), 'sd of people, at 0 or 1': self.by_person(end).std(),
-               'sd of people, at ½': self.by_person(mid).std()}
-        if len(a) > 2:
-            out |= {'distance of a repeat': np.abs(a-b).mean(), 'correlation with a repeat': np.corrcoef(a, b)[0, 1]}
-        for l in np.unique(self.lam):
-            i = self.lam == l
-            q = np.quantile(y[i], [.25, .5, .75])
-            out |= {f'{k}, λ {l:g}': v for k, v in zip(('q25', 'median', 'q75', 'mean'), (*q, y[i].mean()))}
-        return {f'{tag}: {k}': v for k, v in out.items()}
+# %% ../../nbs/33_softlabels.blends.ipynb #88069801
+@patch
+def one(self:_Study, y, curve, tag): # of one slider
+    f, r, side = self.first, y - curve, np.sign(self.lam - .5)
+    total, off, a, b = (r[f]**2).mean(), side[f] != 0, y[self.again], y[self.before]
+    end, mid = (y == 0) | (y == 1), y == .5
+    out = {'sd around the curve': total**.5, 'share of people': _shared(r[f], self.who[f])/total,
+           'share of people, towards ½': _shared((r*side)[f][off], self.who[f][off])/total,
+           'share of blends': _shared(r[f], self.blend[f])/total,
+           'share of images': _shared(r[f], self.images[f], self.blend[f])/total,
+           'at 0': (y == 0).mean(), 'at ½': mid.mean(), 'at 1': (y == 1).mean(),
+           'sd of people': self.by_person(r).std(), 'sd of people, at 0 or 1': self.by_person(end).std(),
+           'sd of people, at ½': self.by_person(mid).std()}
+    if len(a) > 2:
+        out |= {'distance of a repeat': np.abs(a-b).mean(), 'correlation with a repeat': np.corrcoef(a, b)[0, 1]}
+    for l in np.unique(self.lam):
+        i = self.lam == l
+        q = np.quantile(y[i], [.25, .5, .75])
+        out |= {f'{k}, λ {l:g}': v for k, v in zip(('q25', 'median', 'q75', 'mean'), (*q, y[i].mean()))}
+    return {f'{tag}: {k}': v for k, v in out.items()}
 
-    def statistics(self, h, c):
-        end, mid = (h == 0) | (h == 1), h == .5
-        inside = lambda x, i: x[i].mean() if i.any() else np.nan
-        both = {'1, answer at an end': inside(c == 1, end), '1, answer inside': inside(c == 1, ~end),
-                '½, answer at ½': inside(c == .5, mid), 'mean, answer at an end': inside(c, end),
-                'mean, answer at ½': inside(c, mid), 'r with |λ_h-½|': np.corrcoef(np.abs(h-.5), c)[0, 1]}
-        both = {f'ω: {k}': v for k, v in both.items()}
-        return pd.Series(self.one(h, self.tau, 'λ_h') | self.one(c, self.omega, 'ω') | both)
+@patch
+def statistics(self:_Study, h, c):
+    end, mid = (h == 0) | (h == 1), h == .5
+    inside = lambda x, i: x[i].mean() if i.any() else np.nan
+    both = {'1, answer at an end': inside(c == 1, end), '1, answer inside': inside(c == 1, ~end),
+            '½, answer at ½': inside(c == .5, mid), 'mean, answer at an end': inside(c, end),
+            'mean, answer at ½': inside(c, mid), 'r with |λ_h-½|': np.corrcoef(np.abs(h-.5), c)[0, 1]}
+    both = {f'ω: {k}': v for k, v in both.items()}
+    return pd.Series(self.one(h, self.tau, 'λ_h') | self.one(c, self.omega, 'ω') | both)
 
 # %% ../../nbs/33_softlabels.blends.ipynb #9298ea3a
 def blend_statistics(
@@ -227,14 +230,14 @@ def blend_statistics(
     study = _Study(df, fits or PairFits.shipped('partial'))
     return study.statistics(df.lam_h.to_numpy(float), df.confidence.to_numpy(float))
 
-# %% ../../nbs/33_softlabels.blends.ipynb #71b70dac
+# %% ../../nbs/33_softlabels.blends.ipynb #63fa0d4e
 def fit_crowd(
     df:pd.DataFrame, # Answers, as `data.judgments.coefficient` returns them
     fits:PairFits=None, # Curves around which they vary; `None` fits them to `df`, partially pooled
     start:Crowd=Crowd(), # Where to begin
     *,
-    n_crowds:int=4, # How many crowds the simulated numbers are averaged over
-    max_steps:int=20, # Of least squares
+    n_crowds:int=8, # How many crowds the simulated numbers are averaged over
+    max_steps:int=8, # Of least squares with derivatives from long differences, then from shorter ones
 )->Crowd: # The constants
     "Find the crowd that answers like the people in `df`."
     fits = fits or fit_pairs(df, pooling='partial')
@@ -244,11 +247,12 @@ def fit_crowd(
     chance = pd.concat([simulate(_lots(df, f'/size {i}'), start) for i in range(10)], axis=1).std(axis=1)
     size, names, at = chance.clip(lower=.01), [f.name for f in fields(Crowd)], np.array(list(asdict(start).values()))
     positive = np.array([o.endswith(('_sd', '_fade', '_gain', '_link')) for o in names])
-    low, high = np.where(positive, .01, -10.), np.where(positive, 6., 10.)
+    low, high = np.where(positive, .01, -10.), np.where(positive, 8., 10.)
     off = lambda p: ((sum(simulate(z, Crowd(*p)) for z in lots)/n_crowds - real)/size).fillna(0).to_numpy()
-    found = least_squares(off, at.clip(low, high), bounds=(low, high), x_scale=np.maximum(np.abs(at), .3),
-                          diff_step=.05, max_nfev=max_steps, loss='soft_l1', f_scale=2.)
-    return Crowd(*(float(o) for o in found.x.round(4)))
+    for step in (.2, .1): # heaps make the numbers jump; over long differences that evens out
+        at = least_squares(off, at.clip(low + 1e-6, high - 1e-6), bounds=(low, high), x_scale=np.maximum(np.abs(at), .3),
+                           diff_step=step, max_nfev=max_steps).x
+    return Crowd(*(float(o) for o in at.round(4)))
 
 def ship_crowd(
     hub=None, # A `DataHub`; `None` takes the usual one

@@ -59,7 +59,7 @@ def _unknown(name, classes, arg):
     try: check_name(name, classes, arg)
     except ValueError as e: return str(e)
 
-# %% ../../nbs/30_softlabels.construct.ipynb #14a9a862
+# %% ../../nbs/30_softlabels.construct.ipynb #560a6294
 _COLUMNS = 'first', 'first_prob', 'second', 'second_prob', 'impossible'
 _Parts = namedtuple('_Parts', 'first p second q possible n') # class numbers, shares or nan, (N, K) of 0 and 1, its sums
 
@@ -71,7 +71,7 @@ def _read(df, classes):
     check_lengths(answers=df)
     if len(set(classes)) < len(classes): raise ValueError(f'classes: a name twice in {list(classes)}; allowed is once')
     one, two = (_class_numbers(df[c], classes) for c in ('first', 'second'))
-    p, q = (_floats(v if v.dtype.kind in 'fiu' else v.where(v.notna(), np.nan)) for v in (df[c] for c in _COLUMNS[1::2]))
+    p, q = (_floats(v if v.dtype.kind in 'fiu' else v.where(v.notna(), np.nan)) for v in map(df.get, _COLUMNS[1::2]))
     possible, n, faults = _possible(df.impossible.tolist(), classes)
     for column, bad in dict(second_prob=~np.isnan(q) & ~((q >= 0) & (q <= 1)), first_prob=~((p >= 0) & (p <= 1)),
                             second=two == -2, first=one < 0).items():
@@ -176,7 +176,7 @@ def ship_confusions(
     out = dict(source=about, url=hub.files[name].url, sha256=hub.files[name].sha256, classes=CIFAR10, votes=table)
     return write_atomic(path or files('hmix_nb.softlabels')/'confusions.json', json.dumps(out).replace('], [', '],\n['))
 
-# %% ../../nbs/30_softlabels.construct.ipynb #e2e45fb6
+# %% ../../nbs/30_softlabels.construct.ipynb #cb072518
 def _build(a, variety, spread, gamma, rule, table):
     "The labels, and the sum that they were divided by: 0 where nothing is there to divide."
     told = _stated(a, variety, rule)
@@ -189,12 +189,18 @@ def _build(a, variety, spread, gamma, rule, table):
         y[rows[named], which[named]] = (share/by)[named]
     return y, total
 
+def _alike(table, classes):
+    s = similarity(classes=classes) if table is None else np.asarray(check_range(table, arg='similarity'), float)
+    if s.shape == (len(classes),)*2: return s
+    raise ValueError(f'similarity: found shape {s.shape}; allowed is {(len(classes),)*2}, as from `similarity`')
+
+# %% ../../nbs/30_softlabels.construct.ipynb #afaf33db
 Built = namedtuple('Built', 'labels left_out')
 
 def soft_labels(
     answers:pd.DataFrame, # As `data.judgments.categorical` returns it; shares in [0, 1], `impossible` a tuple of names
     variety:str='T2', # 'T1': the most probable class alone; 'T2': the second one too
-    spread:str='clamp', # The rest goes to classes left open ('clamp'), all others ('uniform') or similar ones ('semantic')
+    spread:str='clamp', # The rest: to classes left open ('clamp'), all others ('uniform'), similar ones ('semantic')
     gamma:float=.1, # For 'clamp': part for the classes left open where shares are complete, in [0, 1]
     rule:str='cifar-10s', # Or 'h-mix', or 'clean', which mends what the other two get wrong
     *,
@@ -219,14 +225,9 @@ def soft_labels(
     bad = sorted(faults)
     return Built(y, answers.iloc[bad].assign(reason=[faults[i] for i in bad]))
 
-def _alike(table, classes):
-    s = similarity(classes=classes) if table is None else np.asarray(check_range(table, arg='similarity'), float)
-    if s.shape == (len(classes),)*2: return s
-    raise ValueError(f'similarity: found shape {s.shape}; allowed is {(len(classes),)*2}, as from `similarity(vectors)`')
-
 def _refuse(answers, faults):
     told = '\n'.join(f'answers: row {answers.index[i]!r}: {faults[i]}' for i in sorted(faults)[:5])
-    raise ValueError(f"{told}\n{len(faults)} of {len(answers)} answers are unreadable; errors='collect' leaves them out")
+    raise ValueError(f"{told}\n{len(faults)} of {len(answers)} answers are unreadable; errors='collect' goes on")
 
 # %% ../../nbs/30_softlabels.construct.ipynb #f248f4fa
 def match_labels(

@@ -20,7 +20,7 @@ from ..data.pool import LabelPool
 # %% ../../nbs/31_softlabels.pool.ipynb #c350fd07
 _all_ = ['LabelPool'] # so that it can be had from here, too
 
-# %% ../../nbs/31_softlabels.pool.ipynb #4ba58def
+# %% ../../nbs/31_softlabels.pool.ipynb #f4244e66
 class DrawnSet(SoftSet):
     "Images in memory, and a pool that gives each of them somebody's label, drawn anew in each fetch."
     def __init__(self,
@@ -35,14 +35,15 @@ class DrawnSet(SoftSet):
     def y(self): return self.pool.mean() # what the draws are on average
 
     def __getitem__(self, i):
-        if not torch.is_tensor(i) or i.ndim != 1 or i.dtype == torch.bool: i = torch.arange(len(self), device=self.x.device)[i]
+        if not torch.is_tensor(i) or i.ndim != 1 or i.dtype == torch.bool:
+            i = torch.arange(len(self), device=self.x.device)[i]
         y = self.pool.draw(i.reshape(-1), self.generator)
         return self.x[i], y if i.ndim else y[0]
 
     def new_empty(self): return SoftSet(self.x[:0].clone(), self.pool.rows[:0].clone())
     def to(self, device): self.x, self.pool = self.x.to(device), self.pool.to(device)
 
-# %% ../../nbs/31_softlabels.pool.ipynb #28de9484
+# %% ../../nbs/31_softlabels.pool.ipynb #3e891588
 def pool_dls(
     x, # Training images: (N, C, H, W) floats in [0, 1], or (N, H, W, C) uint8
     pool:LabelPool, # Of N images, in the same order, each with a label
@@ -51,21 +52,22 @@ def pool_dls(
     bs:int=128, # Batch size
     *,
     deaggregated:bool=True, # Draw one annotator's label in each fetch? Else the label is the mean
-    generator:torch.Generator|int|None=None, # Of the training order, or a seed for order and draws; `None` is torch's global one
+    generator:torch.Generator|int|None=None, # Of the training order, or a seed for order and draws; `None` is global
     draws:torch.Generator|int|None=None, # Of the draws; `None`: from the seed, or else the same `generator`
     device=None, # Where all data stays; `None` is fastai's default, the GPU if there is one
     valid_bs:int=512, # Batch size for validation
-)->DataLoaders: # As `soft_dls` makes them; with a seed, the order is the same as its, and whether labels are drawn or not
+)->DataLoaders: # As `soft_dls` makes them; a seed gives the order that it gives there, drawn labels or not
     "Make fastai `DataLoaders` that train on the labels of many annotators."
     check_lengths(x=x, pool=pool)
     if draws is None: draws = seed_for(generator, 'draws') if isinstance(generator, int) else generator
     if isinstance(draws, int): draws = torch.Generator().manual_seed(draws)
     if isinstance(y_valid, LabelPool): y_valid = y_valid.mean()
-    dls = soft_dls(x, pool.mean(), x_valid, y_valid, bs, n_classes=pool.n_classes, generator=generator, device=device, valid_bs=valid_bs)
+    dls = soft_dls(x, pool.mean(), x_valid, y_valid, bs, n_classes=pool.n_classes, generator=generator, device=device,
+                   valid_bs=valid_bs)
     if not deaggregated: return dls
     return DataLoaders(dls.train.new(DrawnSet(dls.train_ds.x, pool, draws)), dls.valid, device=dls.device)
 
-# %% ../../nbs/31_softlabels.pool.ipynb #265d6e60
+# %% ../../nbs/31_softlabels.pool.ipynb #acd23e59
 def annotator_weights(
     answers, # A table as of `data.judgments.categorical`, or a `LabelPool` that knows who gave its rows
     how:str='accuracy', # Or 'consistency' (a table with `lam_h` will do), or 'dawid-skene', which needs crowd-kit
@@ -79,7 +81,7 @@ def annotator_weights(
     if isinstance(answers, LabelPool) and answers.participant is None:
         raise ValueError('answers: nobody knows who gave the rows of this pool')
     who, hits = _HOW[how](answers, y)
-    hits = pd.Series(np.asarray(hits, dtype=float)).groupby(np.asarray(who, dtype=object)).agg(['sum', 'count']) # NaN is left out
+    hits = pd.Series(np.asarray(hits, dtype=float)).groupby(np.asarray(who, dtype=object)).agg(['sum', 'count'])
     mean = hits['sum'].sum()/max(hits['count'].sum(), 1)
     out = (hits['sum'] + prior*mean)/(hits['count'] + prior).replace(0, np.nan)
     return out.rename(how).rename_axis('participant')
@@ -87,11 +89,12 @@ def annotator_weights(
 def _named(answers): # image, participant and top class of each answer of people
     if not isinstance(answers, LabelPool):
         check_table(answers, 'participant', 'stimulus', 'first')
-        return pd.DataFrame(dict(task=answers.stimulus.to_numpy(), worker=answers.participant.to_numpy(), label=answers['first'].to_numpy()))
+        names = dict(stimulus='task', participant='worker', first='label')
+        return answers[list(names)].rename(columns=names).reset_index(drop=True)
     t = pd.DataFrame(dict(task=answers.image, worker=answers.participant, label=answers.rows.argmax(1).cpu().numpy()))
     return t if answers.given is None else t[~answers.given]
 
-# %% ../../nbs/31_softlabels.pool.ipynb #072680d0
+# %% ../../nbs/31_softlabels.pool.ipynb #1b1fc9cb
 def _accuracy(answers, y):
     t = _named(answers)
     if isinstance(answers, LabelPool):
@@ -99,12 +102,12 @@ def _accuracy(answers, y):
         check_lengths(pool=answers, y=y)
         return t.worker, t.label == np.asarray(y)[t.task]
     check_table(answers, 'class_a')
-    return t.worker, (answers['first'] == answers.class_a) | (answers['first'] == answers.get('class_b', answers.class_a))
+    return t.worker, (answers['first'] == answers.class_a) | (answers['first'] == answers.get('class_b'))
 
 def _consistency(answers, y): # 1 minus half the L1 distance from one's first row of the image
     if not isinstance(answers, LabelPool):
         r = repeats(answers)
-        people = answers.participant.unique() # whoever repeats nothing has a missing value, and with it the crowd's mean
+        people = answers.participant.unique() # a missing value for each, so that all are there
         return [*r.participant, *people], [*(1 - r.differ), *[np.nan]*len(people)]
     t = _named(answers)
     first = t.groupby(['task', 'worker'], sort=False).ngroup()

@@ -1,0 +1,172 @@
+"Simulated annotators: labels from shapes, fits that are found again, pools, the 7,000 images, and people held out."
+import json
+from dataclasses import replace
+import numpy as np, pandas as pd, pytest, torch
+from hypothesis import given, settings, strategies as st
+from scipy import stats
+from hmix_nb.data.images import digits
+from hmix_nb.data.pool import LabelPool
+from hmix_nb.softlabels.construct import similarity
+from hmix_nb.softlabels.goodness import goodness, label_statistics, plot_goodness
+from hmix_nb.softlabels.simulate import (VARIANTS, AnnotatorModel, _build, _limits, _order, extend, fit_annotators,
+                                         label_shapes, ship_annotators)
+
+VOTES = np.vstack([np.eye(10)[3], np.eye(10)[3]*.6 + np.eye(10)[5]*.3 + np.eye(10)[0]*.1])
+
+def shape(p1, p2, possible): return pd.DataFrame(dict(p1=[p1], p2=[p2], possible=[possible], different=[p2]))
+
+@settings(max_examples=300, deadline=None)
+@given(st.floats(0, 1), st.floats(0, 1), st.integers(0, 12), st.integers(0, 9), st.booleans(), st.booleans())
+def test_any_draw_makes_a_distribution(p1, p2, possible, first, published, by_votes):
+    order = _order(np.array([first]), similarity(), VOTES[1:] if by_votes else None)
+    y = _build(shape(p1, p2, possible), order, published)[0]
+    assert np.isfinite(y).all() and (y >= 0).all() and y.sum() == pytest.approx(1)
+    assert order[0, 0] == first and sorted(order[0]) == list(range(10))
+    assert (y > 0).sum() <= min(possible, 9) + 1 and (y[order[0, min(possible, 9)+1:]] == 0).all()
+    if possible == 0: assert y[first] == 1
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.floats(.01, 1), min_size=2, max_size=10))
+def test_a_clamp_label_is_built_again_from_its_shape(parts):
+    "First, second, and an even rest: what T2-clamp makes of an answer."
+    p = np.sort(np.array(parts))[::-1]/np.sum(parts)
+    p[2:] = p[2:].mean() if len(p) > 2 else 0
+    y = np.zeros(10)
+    y[:len(p)] = p
+    again = _build(label_shapes(y[None]), np.arange(10)[None])[0]
+    np.testing.assert_allclose(again, y, atol=1e-9)
+
+@settings(max_examples=100, deadline=None)
+@given(st.floats(0, 1), st.floats(0, 1), st.integers(2, 9))
+def test_parts_become_shares_in_order(a, b, n):
+    p1 = (1 + n*a)/(n+1)
+    low, high = _limits(np.array(p1), n)
+    p2 = low + b*(high-low)
+    assert low <= high + 1e-12 and p1 + 1e-9 >= p2 >= (1-p1-p2)/(n-1) - 1e-9
+
+def test_order_looks_at_votes_then_at_likeness_then_at_the_number():
+    near = np.full((4, 4), .5) + .5*np.eye(4)
+    assert _order(np.array([2]), near).tolist() == [[2, 0, 1, 3]]
+    assert _order(np.array([2]), near, np.array([[0, .1, .2, .7]])).tolist() == [[2, 3, 1, 0]]
+    assert _order(np.array([0]), np.array([[1., -.9, -.2], [0, 1, 0], [0, 0, 1]])).tolist() == [[0, 2, 1]]
+
+@pytest.mark.parametrize('a, b', [(2., .3), (.3, 4.), (6., 1.), (.13, 4.)])
+def test_a_censored_beta_is_found_again(a, b):
+    from hmix_nb.softlabels.simulate import _beta
+    x = np.random.default_rng(1).beta(a, b, 20_000)
+    assert _beta(x, 'stable', 'x') == pytest.approx([a, b, 1], rel=.06)
+
+@pytest.mark.parametrize('variant', ['joint', 'stable'])
+def test_parameters_come_back_from_labels(variant):
+    model, high = AnnotatorModel.shipped(variant), np.arange(30_000) % 2
+    again = fit_annotators(model.sample(VOTES[high], 1, 7), VOTES[high], variant=variant).table
+    columns = [c for c in again if c not in ('labels', 'cells')]
+    np.testing.assert_allclose(again[columns], model.table[columns], rtol=.08)
+    assert again.loc['high', columns].tolist() != again.loc['low', columns].tolist()
+
+def test_a_model_of_other_numbers_is_found_as_such():
+    base = AnnotatorModel.shipped('stable')
+    strata = {'high': dict(base.strata['high'], p1=[5., 2., 1.], p2=[1., 3., 1.], possible=[0, 0, 0, 1.] + [0]*6)}
+    again = fit_annotators(replace(base, strata=strata).sample(VOTES[[1]*20_000], 1), VOTES[[1]*20_000], variant='stable').strata['high']
+    assert again['p1'] == pytest.approx([5, 2, 1], rel=.05) and again['p2'] == pytest.approx([1, 3, 1], rel=.05)
+    assert again['possible'][3] == 1
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_sampling_needs_no_data_and_repeats_itself(variant, tmp_path, monkeypatch):
+    monkeypatch.setenv('HMIX_DATA', str(tmp_path))
+    model = AnnotatorModel.shipped(variant)
+    a, b, c = (model.sample(VOTES, 50, generator=s) for s in (1, 1, 2))
+    assert torch.equal(a.rows, b.rows) and not torch.equal(a.rows, c.rows)
+    assert len(a) == 2 and len(a.rows) == 100 and torch.allclose(a.rows.sum(1), torch.ones(100)) and a.rows.min() >= 0
+
+def test_generators_of_numpy_and_torch():
+    model = AnnotatorModel.shipped()
+    for make in (lambda: np.random.default_rng(3), lambda: torch.Generator().manual_seed(3)):
+        one, two = (model.sample(VOTES, 20, generator=make()) for _ in range(2))
+        assert torch.equal(one.rows, two.rows)
+        g = make()
+        assert not torch.equal(model.sample(VOTES, 20, generator=g).rows, model.sample(VOTES, 20, generator=g).rows)
+
+def test_first_classes_follow_the_votes():
+    model = AnnotatorModel({'high': dict(n=1, cells=[[1, 0, 0, 1]])}, similarity())
+    got = model.sample(VOTES[1:], 20_000).mean()[0].numpy()
+    np.testing.assert_allclose(got, VOTES[1], atol=.012)
+
+def test_what_may_be_asked_about():
+    model, images = AnnotatorModel.shipped(), digits()
+    assert len(model.sample(images, 1)) == 1797
+    hard, rows = model.sample([3, 5], 4, 9), model.sample(np.eye(10)[[3, 5]], 4, 9)
+    assert torch.equal(hard.rows, rows.rows)
+    assert torch.equal(hard.rows, model.sample(torch.tensor([3, 5]), 4, 9).rows)
+    assert torch.equal(rows.rows, model.sample(torch.eye(10)[[3, 5]], 4, 9).rows)
+    pool = model.sample(LabelPool(VOTES, [0, 1], names=['x', 'y']), [2, 5])
+    assert pool.names == ['x', 'y'] and pool.count.tolist() == [2, 5]
+    unclear = model.sample([3]*500, 1, high=np.ones(500, bool))
+    assert unclear.rows.max(1).values.mean() < model.sample([3]*500, 1).rows.max(1).values.mean() - .05
+
+@pytest.mark.parametrize('wrong, says', [
+    (lambda m: m.sample([3, 10]), 'y: found 10'), (lambda m: m.sample([[.5, .6] + [0.]*8]), 'y: row 0'),
+    (lambda m: m.sample([[.5, .5]]), '2 classes'), (lambda m: m.sample([1], 0), 'n_annotators: found 0'),
+    (lambda m: m.sample([1], 1.5), 'n_annotators: found 1.5'), (lambda m: m.sample([1, 2], high=[True]), 'lengths differ'),
+    (lambda m: m.sample([[np.nan]*10]), 'y: row 0'), (lambda m: AnnotatorModel.shipped('beta'), 'Allowed: joint, stable, published'),
+    (lambda m: fit_annotators(VOTES, VOTES, [0, 2]), 'image: found 2'), (lambda m: fit_annotators(VOTES, VOTES), 'image'),
+    (lambda m: fit_annotators(VOTES, [[.5, .6]], [0, 0]), 'probs: row 0'),
+    (lambda m: fit_annotators(VOTES, VOTES, [0, 1], variant='stable'), 'a Beta needs them to differ'),
+    (lambda m: extend(LabelPool(VOTES, [0, 1], names=['a', 'b']), VOTES, [0]), "names such as 'a'"),
+    (lambda m: extend(LabelPool(VOTES, [0, 1]), VOTES, [0, 0]), 'there twice'),
+    (lambda m: extend(LabelPool(VOTES, [0, 1]), VOTES, [2]), 'ids: found 2')])
+def test_bad_input(wrong, says):
+    with pytest.raises(ValueError) as e: wrong(AnnotatorModel.shipped())
+    assert says in str(e.value)
+
+def test_extend_keeps_people_and_adds_others():
+    probs, model = np.tile(VOTES, (6, 1)), AnnotatorModel.shipped()
+    people = LabelPool(np.eye(10)[[1, 2, 3]], [0, 0, 1], participant=['ann', 'bob', 'ann'], names=[7, 2])
+    pool = extend(people, probs, [2, 5, 7, 0], model, n_annotators=3, seed=4)
+    assert pool.names == [2, 5, 7, 0] and pool.count.tolist() == [1, 3, 2, 3]
+    assert pool.participant[pool.image == 2].tolist() == ['ann', 'bob'] and set(pool.participant[pool.image == 1]) == {f'sim-00{i}' for i in range(3)}
+    turned = extend(people, probs, [0, 7, 5, 2], model, n_annotators=3, seed=4)
+    assert torch.equal(turned.rows[turned.image == 2], pool.rows[pool.image == 1])
+    assert not torch.equal(extend(people, probs, [5], model, seed=5).rows, extend(people, probs, [5], model, seed=6).rows)
+    assert torch.equal(extend(people, probs, [7, 2], model).rows, people.rows) # nobody to simulate
+
+def test_statistics_of_labels():
+    s = label_statistics([[.5, .5, 0], [1, 0, 0]], [0, 0], [[0, 0, 1.]], eps=.03)
+    assert s['entropy'] == pytest.approx([np.log(2), 0]) and s['possible'].tolist() == [1, 0]
+    assert s['ce'] == pytest.approx([-np.log(.01)]*2) and s['mean ce'] == pytest.approx([-np.log(.01)])
+    assert s['mean entropy'] == pytest.approx([stats.entropy([.75, .25])])
+
+def test_goodness_tells_who_is_not_like_people():
+    votes = np.random.default_rng(0).dirichlet([.6]*10, 80)
+    crowd = AnnotatorModel.shipped().sample(votes, 12)
+    table = goodness(crowd, votes).table.ks
+    assert table['joint', 'entropy'] < .08 and table['published', 'entropy'] > table['joint', 'entropy'] + .1
+    report = goodness(crowd, votes, ['joint'], n_splits=1, seed=3)
+    pd.testing.assert_frame_equal(report.table, goodness(crowd, votes, ['joint'], n_splits=1, seed=3).table)
+    plot_goodness(report)[0, 0].figure.canvas.draw()
+
+def test_the_shipped_numbers_are_those_of_the_data(hub, tmp_path):
+    a = json.loads(ship_annotators(hub, tmp_path/'a.json').read_text())
+    for v in VARIANTS: assert {k: s['n'] for k, s in AnnotatorModel.shipped(v).strata.items()} == dict(low=766, high=5957)
+    assert a['strata']['joint'] == AnnotatorModel.shipped().strata
+    for k in ('low', 'high'):
+        assert a['strata']['stable'][k]['p1'] == pytest.approx(AnnotatorModel.shipped('stable').strata[k]['p1'], rel=.02)
+    published = a['strata']['published'] # the thesis's notebook, and a second fit of ours
+    assert published['low']['p1'] == pytest.approx([10.3546, .8787, .99], rel=.1)
+    assert published['high']['p1'] == pytest.approx([2.10, .508, .990], abs=.005)
+    assert published['high']['p2'] == pytest.approx([.212, .986, .498], abs=.005)
+    assert published['low']['p2'] == pytest.approx([.150, 2.53, .584], rel=.01)
+
+def test_like_people_who_were_held_out(hub):
+    from hmix_nb.data.images import cifar10h, split
+    from hmix_nb.data.judgments import categorical
+    from hmix_nb.softlabels.construct import soft_labels
+    df, probs = categorical(hub, 'cifar-10s'), cifar10h(hub)
+    ids = np.unique(df.id_a)
+    pool = LabelPool(soft_labels(df).astype(np.float32), np.searchsorted(ids, df.id_a), df.participant, names=ids)
+    t = goodness(pool, probs[ids], ['joint', 'stable'], n_splits=2).table
+    single = ['entropy', 'possible', 'top1', 'ce']
+    assert (t.ks['joint'][single] < t.ks_people['joint'][single] + .02).all()
+    assert (t.ks['stable'][single] < .11).all()
+    seven = extend(pool, probs, split(hub)[0])
+    assert len(seven) == 7000 and len(seven.rows) == 6723 + 6000 and not len(seven.unlabelled)

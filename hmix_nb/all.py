@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/99_all.ipynb #9b557e87
+# %% ../nbs/99_all.ipynb #bbaaf5e0
 from .core import *
 from .figures import *
 from .stats import *
@@ -14,13 +14,19 @@ from .data.hub import *
 from .data.judgments import *
 from .data.simulated import *
 from .data.images import *
+from .data.pool import *
 from .mixing.fits import *
 from .mixing.labels import *
 from .mixing.pixels import *
 from .mixing.stimuli import *
 from .mixing.pairplots import *
+from .softlabels.construct import *
+from .softlabels.pool import *
+from .softlabels.simulate import *
+from .softlabels.blends import *
 from . import analysis
-import hmix_nb.analysis.midpoint, hmix_nb.analysis.prediction, hmix_nb.analysis.recovery, hmix_nb.analysis.report
+import hmix_nb.analysis.midpoint, hmix_nb.analysis.prediction, hmix_nb.analysis.recovery
+import hmix_nb.analysis.labels, hmix_nb.analysis.report
 from .evaluation.scores import *
 from .evaluation.attack import *
 from .train.losses import *

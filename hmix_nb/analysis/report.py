@@ -252,7 +252,7 @@ def _images(a): # a function that reads the images that were blended, or None; r
         return digits() if a.source == 'simulated' else cifar10_test(a.hub)
     return read
 
-# %% ../../nbs/49_analysis.report.ipynb #790f9871
+# %% ../../nbs/49_analysis.report.ipynb #ffef2830
 _PICTURES = 'relabelled', 'examples', 'published_examples', 'curves', 'blends', 'label_examples', 'varieties' # photographs
 
 def _table_html(name, t, n=12): # a table, folded; a long one is cut on the page
@@ -272,9 +272,9 @@ def marks_in_words(
 )->str: # A sentence
     "Say how many published claims come out the same."
     n = claims['mark'].value_counts()
-    gone = n.get('not recomputable', 0)
-    told = (f'{n.get("same", 0)} of {len(claims) - gone} published numbers and statements come out the same, '
-            f'{n.get("differs", 0)} differ.')
+    off, gone = n.get('differs', 0), n.get('not recomputable', 0)
+    told = f'{n.get("same", 0)} of {len(claims) - gone} published numbers and statements come out the same, '
+    told += f'{off} differ{"s" if off == 1 else ""}.'
     return told + (f' {gone} more cannot be recomputed from what is at hand.' if gone else '')
 
 def _claims_html(c):

@@ -230,7 +230,7 @@ def blend_statistics(
     study = _Study(df, fits or PairFits.shipped('partial'))
     return study.statistics(df.lam_h.to_numpy(float), df.confidence.to_numpy(float))
 
-# %% ../../nbs/33_softlabels.blends.ipynb #63fa0d4e
+# %% ../../nbs/33_softlabels.blends.ipynb #690be9a4
 def fit_crowd(
     df:pd.DataFrame, # Answers, as `data.judgments.coefficient` returns them
     fits:PairFits=None, # Curves around which they vary; `None` fits them to `df`, partially pooled
@@ -250,8 +250,9 @@ def fit_crowd(
     low, high = np.where(positive, .01, -10.), np.where(positive, 8., 10.)
     off = lambda p: ((sum(simulate(z, Crowd(*p)) for z in lots)/n_crowds - real)/size).fillna(0).to_numpy()
     for step in (.2, .1): # heaps make the numbers jump; over long differences that evens out
-        at = least_squares(off, at.clip(low + 1e-6, high - 1e-6), bounds=(low, high), x_scale=np.maximum(np.abs(at), .3),
-                           diff_step=step, max_nfev=max_steps).x
+        at = np.where(np.abs(at) < .01, .01, at).clip(low + 1e-6, high - 1e-6)
+        at = least_squares(off, at, bounds=(low, high), x_scale=np.maximum(np.abs(at), .3), max_nfev=max_steps,
+                           diff_step=step*np.maximum(np.abs(at), .4)/np.abs(at)).x
     return Crowd(*(float(o) for o in at.round(4)))
 
 def ship_crowd(

@@ -47,7 +47,7 @@ def run(
     print(f'Open {report} in a browser (each run: {os.path.join(out, "rows.csv")}). Next: {then}')
     return 0
 
-# %% ../nbs/98_cli.ipynb #98033695
+# %% ../nbs/98_cli.ipynb #4a53a915
 def analyse(
     args, # Parsed: `tables`, `study`, `out`, `figures`, `slow`, `seed`, `root`, `command_line`
 )->int: # What the shell sees: 0
@@ -55,6 +55,7 @@ def analyse(
     if args.tables and args.study:
         raise ValueError(f'--study: found {args.study} beside tables of your own; allowed is one of both')
     from hmix_nb.analysis.answers import load_answers, own_answers
+    if args.cifar10 and not args.tables: raise ValueError('--cifar10: belongs to tables of your own; none is given')
     if args.tables: a = own_answers(*args.tables, cifar10=args.cifar10, root=args.root)
     else: a = load_answers(args.study or 'h-mix', args.root, args.seed)
     print(a.about)

@@ -189,3 +189,19 @@ def test_simulated_people_are_named_in_title_and_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(['analyse', '--root', str(tmp_path), '--no-figures']) == 0
     assert '<title>Simulated people, after H-Mix</title>' in (tmp_path/'runs'/'analyse-h-mix-simulated'/'report.html').read_text()
+
+@pytest.mark.parametrize('spoil, gone', [(lambda d: d.drop(columns='id_a'), {'label_examples', 'against_votes', 'varieties'}),
+                                         (lambda d: d.assign(position=d.position+500), set()),
+                                         (lambda d: d.drop(columns=['rt_s', 'position']), {'annotators'})])
+def test_forms_of_all_kinds_end_in_a_report(hub, tmp_path, spoil, gone):
+    d = load_answers('cifar-10s').categorical
+    spoil(d[d.id_a < 2000]).to_csv(tmp_path/'forms.csv', index=False)
+    found = analyse(own_answers(tmp_path/'forms.csv', cifar10=True))
+    assert write_analysis(found, tmp_path/'o', figures=False).exists()
+    assert {k for s in found.sections for k in s.left_out} <= gone, found.sections[0].left_out
+
+def test_a_class_that_cifar10_has_not_is_named(tmp_path, hub):
+    forms = load_answers('cifar-10s').categorical[:40]
+    forms.assign(first=forms['first'].where(forms.index != 7, 'zebra')).to_csv(tmp_path/'f.csv')
+    with pytest.raises(ValueError, match="class: 'zebra' is unknown"): own_answers(tmp_path/'f.csv', cifar10=True)
+    assert '11 classes: ' in own_answers(tmp_path/'f.csv').about or 'zebra' in own_answers(tmp_path/'f.csv').about

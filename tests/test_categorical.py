@@ -52,3 +52,7 @@ def test_released(hub):
     np.testing.assert_allclose(c.wasserstein[[2047, 861, 9681]], [.1291, .1235, .1136], atol=5e-5)
     said = answer_summary(categorical(hub)).value
     assert (said.participants, said.stimuli, said.answers, said.repeats) == (8, 100, 216, 16)
+
+def test_a_blend_of_one_class_counts_it_once():
+    same = pd.DataFrame([[.3, .7]], columns=['cat', 'dog'], index=['mixed_0.5_Cat_1_Cat_2'])
+    assert off_endpoint_mass(same).off.tolist() == [.7]

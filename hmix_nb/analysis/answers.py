@@ -65,7 +65,7 @@ def simulated_answers(
     picked = ask(25, 3, interface='select-shuffled')
     return Answers(study, 'simulated', told, made.reset_index(drop=True), picked, people, probs=p, classes=classes)
 
-# %% ../../nbs/47_analysis.answers.ipynb #89a7aaca
+# %% ../../nbs/47_analysis.answers.ipynb #615d74ec
 def read_table(
     path, # A CSV file with the columns of one of the readers in `data.judgments`
 )->dict: # 'construct' and 'select', 'coefficient', or 'categorical', to a table
@@ -84,8 +84,8 @@ def read_table(
         parts = {'construct': df[df.interface == 'construct'], 'select': df[df.interface == 'select-shuffled']}
         return {k: t.reset_index(drop=True) for k, t in parts.items() if len(t)}
     if 'first' in df:
-        need = 'participant', 'stimulus', 'class_a', 'first', 'first_prob', 'second', 'impossible'
-        check_table(df, *need, nan=('second', 'impossible'), arg=path.name)
+        need = 'participant', 'stimulus', 'class_a', 'first', 'first_prob', 'second', 'second_prob', 'impossible', 'repeat'
+        check_table(df, *need, nan=('second', 'second_prob', 'impossible'), arg=path.name)
         none = [_classes(t, f'{path.name}: impossible in row {i}') for i, t in df.impossible.items()]
         return {'categorical': df.assign(impossible=none)}
     check_table(df, 'participant', 'stimulus', 'class_a', 'class_b', 'lam_f', 'lam_h', arg=path.name)
@@ -100,7 +100,7 @@ def _classes(text, where): # "('cat', 'dog')", as pandas writes a tuple, or 'cat
         raise ValueError(f"{where}: found {text!r}; allowed is 'cat;dog' or a tuple of names")
     return tuple(names)
 
-# %% ../../nbs/47_analysis.answers.ipynb #c0e9d5e8
+# %% ../../nbs/47_analysis.answers.ipynb #2f59a2a7
 def own_answers(
     *paths, # CSV files, see `read_table`
     cifar10:bool=False, # Are the ids those of CIFAR-10's test set? Then its images and CIFAR-10H are used, if at hand
@@ -115,9 +115,11 @@ def own_answers(
     if not tables: raise ValueError('paths: none given; allowed is one table or more')
     named = [t[k].dropna() for t in tables.values() for k in ('class_a', 'class_b') if k in t]
     named += [pd.Series(answer_classes(t)) for k, t in tables.items() if k == 'categorical']
-    about = f'Read from {", ".join(Path(p).name for p in paths)}.'
-    hub, probs = (None, None) if not cifar10 else (DataHub(root), _votes(DataHub(root)))
-    return Answers('own', 'own', about, **tables, probs=probs, classes=tuple(sorted(set(pd.concat(named)))), hub=hub)
+    classes, hub = tuple(sorted(set(pd.concat(named)))), DataHub(root) if cifar10 else None
+    for c in classes if cifar10 else (): check_name(c, CIFAR10, 'class')
+    about = f'Read from {", ".join(Path(p).name for p in paths)}; {len(classes)} classes: {", ".join(classes)}.'
+    return Answers('own', 'own', about, **tables, probs=_votes(hub) if cifar10 else None,
+                   classes=CIFAR10 if cifar10 else classes, hub=hub)
 
 def _votes(hub): # CIFAR-10H, if it is there
     name = 'cifar-10h/cifar10h-probs.npy'

@@ -184,7 +184,7 @@ def annotator_summary(
     "Summarise `annotators`."
     return annotators(df).agg(['mean', 'std', 'min', 'median', 'max']).T.rename(columns=dict(std='sd'))
 
-# %% ../../nbs/45_analysis.labels.ipynb #21db3ffc
+# %% ../../nbs/45_analysis.labels.ipynb #58bb4b92
 def plot_annotators(
     df:pd.DataFrame, # As `data.judgments.categorical` returns it, with `position` and `rt_s`
 ): # The Axes, accuracy and time
@@ -195,9 +195,10 @@ def plot_annotators(
     left.ecdf(people.accuracy_2, color=MIXUP, ls='--', label='named first or second')
     left.legend(frameon=False, fontsize=8, loc='best')
     a, b = people.accuracy.mean(), people.accuracy_2.mean()
-    describe(left, f'People name the class first in {a:.0%}, at all in {b:.0%} of answers',
+    describe(left, f'The mean person names the class first in {a:.0%}, at all in {b:.0%} of answers',
              'share of answers with the class of the image', 'share of people below')
-    most = df[df.position < people.answers.median()] # whoever answered more than others would be the only one there
+    place = df.groupby('participant').position.rank(method='first') - 1
+    most = df.assign(position=place)[place < people.answers.median()] # who answered more would be the only one there
     q = most.groupby('position').rt_s.quantile([.25, .5, .75]).unstack()
     right.fill_between(q.index+1, q[.25], q[.75], color=PEOPLE, alpha=.2, lw=0, label='middle half')
     right.plot(q.index+1, q[.5], 'o-', ms=3, color=PEOPLE, label='median')

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['CAPTIONS', 'Section', 'Analysis', 'analyse', 'marks_in_words', 'report_html', 'write_analysis']
 
-# %% ../../nbs/49_analysis.report.ipynb #bddc4d29
+# %% ../../nbs/49_analysis.report.ipynb #581e2165
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.xml import Code, Details, Footer, H2, Li, P, Summary, Ul
-from ..core import write_atomic
+from ..core import check_table, write_atomic
 from ..figures import figure_bytes, figure_html, html_page, table_html
 from ..mixing.fits import fit_pairs
 from ..mixing.pairplots import plot_pairs, plot_shrinkage
@@ -48,7 +48,7 @@ class Section:
     def __repr__(self):
         return f'{self.title}: {len(self.tables)} tables, {len(self.figures)} figures, {len(self.left_out)} left out'
 
-# %% ../../nbs/49_analysis.report.ipynb #406bb1e4
+# %% ../../nbs/49_analysis.report.ipynb #767138ca
 CAPTIONS = dict(
     selection_counts='How often each blend was picked, repeats included.',
     selection_counts_without_repeats='How often each blend was picked, without repeated trials.',
@@ -81,12 +81,12 @@ CAPTIONS = dict(
     prediction_differences='The same, less that of the baseline.', forms='What a form is like.',
     off_endpoint_mass='Mass of the mean label on the two classes of each blend, and off them.',
     endpoint_correlation='Correlation of the mass on a class with its share of the pixels.',
-    against_votes='Labels from forms beside the votes of CIFAR-10H.',
+    against_votes='Labels from forms beside the votes of CIFAR-10H; Wasserstein distance as in thesis B.1, classes as samples.',
     entropies='How soft labels from forms and votes are.',
     label_examples='Labels from forms beside votes (thesis Figs. 3.3, 3.4, B.1, B.2, as far as they can be told).',
     annotators='How right, how steady and how slow people are.',
     blends='Blends with the labels that people give (UAI Fig. 9).',
-    rule_changes="Labels that change if the quirks of CIFAR-10S's published rule are mended.",
+    rule_changes='Labels that change if the quirks of the rule that a study was published with are mended.',
     varieties='Ways to make a label of a form (thesis Fig. 3.2): how soft they are.')
 
 # %% ../../nbs/49_analysis.report.ipynb #fef2c841
@@ -171,18 +171,19 @@ def _prediction(s, df, seed):
         s.figure('prediction', lambda: plot_comparison(compared()))
     return s
 
-# %% ../../nbs/49_analysis.report.ipynb #35e4f489
+# %% ../../nbs/49_analysis.report.ipynb #7f4f0561
 def _categorical(a, images, draws): # whole soft labels
     df = a.categorical
     s = Section('Whole soft labels', 'People named the most probable class of an image and its probability, a second '
                 'one if there was one, and what is out of the question.')
     s.table('forms', lambda: ca.answer_summary(df, len(a.classes)))
     s.table('annotators', lambda: la.annotator_summary(df))
-    s.table('rule_changes', lambda: rule_changes(df, classes=a.classes))
-    s.table('varieties', lambda: la.varieties(df, None if 'lam_f' in df else a.probs)) # votes are for single images
+    votes, rule = (None, 'h-mix') if 'lam_f' in df else (a.probs, 'cifar-10s') # votes are for single images
+    s.table('rule_changes', lambda: rule_changes(df, than=rule, classes=a.classes))
+    s.table('varieties', lambda: la.varieties(df, votes, a.classes, rule=rule))
     s.figure('annotators', lambda: la.plot_annotators(df))
-    s.figure('varieties', lambda: la.plot_varieties(df, images and images()))
-    try: labels = a.labels if a.labels is not None else ca.build_labels(df, a.classes)
+    s.figure('varieties', lambda: la.plot_varieties(df, images and images(), rule=rule, classes=a.classes))
+    try: labels = a.labels if a.labels is not None else ca.build_labels(df, a.classes, rule=rule)
     except ValueError as e:
         s.left_out['labels'] = str(e)
         return s
@@ -203,8 +204,8 @@ def _singles(s, a, labels, images): # forms beside votes
         s.left_out['against_votes'] = 'votes for the single images, as CIFAR-10H, are not at hand'
         return s
     compared = cache(lambda: ca.against_votes(labels, a.probs))
-    own = a.categorical.drop_duplicates('id_a').set_index('id_a').class_a
-    picked = cache(lambda: la.pick_examples(labels, a.probs, own))
+    own = lambda: check_table(a.categorical, 'id_a', 'class_a').drop_duplicates('id_a').set_index('id_a').class_a
+    picked = cache(lambda: la.pick_examples(labels, a.probs, own()))
     s.table('against_votes', compared)
     s.table('label_examples', picked)
     if 'against_votes' not in s.tables: return s
@@ -212,6 +213,7 @@ def _singles(s, a, labels, images): # forms beside votes
     s.figure('entropies', lambda: la.plot_entropies(labels, compared()))
     if images and 'label_examples' in s.tables:
         s.figure('label_examples', lambda: la.plot_examples(picked(), labels, a.probs, images()))
+    if not images: s.left_out['figure label_examples'] = _NO_IMAGES
     return s
 
 # %% ../../nbs/49_analysis.report.ipynb #8b9eb9d5

@@ -28,7 +28,7 @@ def _tiles(images, d, lam): # blends of the pair's first two images, side by sid
     a, b = (images.x[int(i)].astype(float) for i in (r.id_a, r.id_b))
     return np.hstack([(l*a + (1-l)*b).round().astype(np.uint8) for l in lam])
 
-# %% ../../nbs/24_mixing.pairplots.ipynb #68f1fab2
+# %% ../../nbs/24_mixing.pairplots.ipynb #27a3f9d2
 def plot_pairs(
     fits:PairFits, # From `fit_pairs`
     df:pd.DataFrame, # The judgments
@@ -40,7 +40,8 @@ def plot_pairs(
 ): # The Axes
     "Draw every pair: mean answers with quartiles, the fitted curve with its band, and mixup's diagonal."
     pairs = list(fits.table.index) if pairs is None else [tuple(sorted(p)) for p in pairs]
-    df = alphabetical(check_table(df, 'stimulus', 'class_a', 'class_b', 'lam_f', 'lam_h'))
+    more = () if images is None else ('id_a', 'id_b')
+    df = alphabetical(check_table(df, 'stimulus', 'class_a', 'class_b', 'lam_f', 'lam_h', *more))
     stats = df.groupby(['class_a', 'class_b', 'lam_f']).lam_h.describe()
     nrows, grid, n = -(-len(pairs)//ncols), np.linspace(0, 1, 51), 5 # tiles, centred on their coefficients
     tall = 1.05/(n*size[1]/size[0] - 1) # so that they are square

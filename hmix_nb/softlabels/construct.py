@@ -194,7 +194,7 @@ def _alike(table, classes):
     if s.shape == (len(classes),)*2: return s
     raise ValueError(f'similarity: found shape {s.shape}; allowed is {(len(classes),)*2}, as from `similarity`')
 
-# %% ../../nbs/30_softlabels.construct.ipynb #afaf33db
+# %% ../../nbs/30_softlabels.construct.ipynb #10d7247f
 Built = namedtuple('Built', 'labels left_out')
 
 def soft_labels(
@@ -226,28 +226,32 @@ def soft_labels(
     return Built(y, answers.iloc[bad].assign(reason=[faults[i] for i in bad]))
 
 def _refuse(answers, faults):
-    told = '\n'.join(f'answers: row {answers.index[i]!r}: {faults[i]}' for i in sorted(faults)[:5])
+    label = lambda k: repr(k.item() if hasattr(k, 'item') else k)
+    told = '\n'.join(f'answers: row {label(answers.index[i])}: {faults[i]}' for i in sorted(faults)[:5])
     raise ValueError(f"{told}\n{len(faults)} of {len(answers)} answers are unreadable; errors='collect' goes on")
 
-# %% ../../nbs/30_softlabels.construct.ipynb #f248f4fa
+# %% ../../nbs/30_softlabels.construct.ipynb #e1aca508
 def match_labels(
     ours:pd.DataFrame, # A row per label; index: the image
     theirs:pd.DataFrame, # The same images, the same number of labels each, in any order
 )->pd.Series: # Largest absolute difference of each of our labels from its partner; index and order of `ours`
     "Compare labels that come in another order."
-    check_lengths(classes_of_ours=ours.columns, classes_of_theirs=theirs.columns)
+    if list(ours.columns) != list(theirs.columns):
+        raise ValueError(f'theirs: columns {list(theirs.columns)}; allowed are those of ours, {list(ours.columns)}')
+    for k, t in dict(ours=ours, theirs=theirs).items():
+        if t.index.isna().any(): raise ValueError(f'{k}: {t.index.isna().sum()} labels belong to no image')
     a, b = (t.groupby(level=0).indices for t in (ours, theirs))
     for k in [*a, *b]:
         n = [len(t.get(k, ())) for t in (a, b)]
         if n[0] != n[1]: raise ValueError(f'theirs: image {k!r} has {n[1]} labels; ours has {n[0]}')
-    x, y, out = ours.to_numpy(float), theirs.to_numpy(float), np.zeros(len(ours))
+    x, y, out = ours.to_numpy(float), theirs.to_numpy(float), np.full(len(ours), np.nan)
     for k, i in a.items():
         apart = np.abs(x[i][:, None] - y[b[k]][None])
         mine, other = linear_sum_assignment(apart.sum(2))
         out[i[mine]] = apart.max(2)[mine, other]
     return pd.Series(out, ours.index, name='difference')
 
-# %% ../../nbs/30_softlabels.construct.ipynb #3dca8b78
+# %% ../../nbs/30_softlabels.construct.ipynb #93b12c6e
 def _kinds(a, p, q, s): # what an answer does; the first that holds counts
     rows = np.arange(len(p))
     ruled_out = (a.possible[rows, a.first] == 0) | (a.second >= 0) & (a.possible[rows, a.second] == 0)
@@ -261,6 +265,7 @@ def rule_changes(
     **how, # On to `soft_labels`
 )->pd.DataFrame: # Index: what the answer does; `answers`, `changed` of them, `largest` and `median` change of an entry
     "Say which labels depend on the rule, by the first thing in this list that their answers do."
+    if 'errors' in how: raise ValueError('errors: not allowed here; both rules must have the same answers')
     now, before = (soft_labels(answers, rule=r, **how) for r in (rule, than))
     a, _ = _read(answers, tuple(how.get('classes', CIFAR10)))
     kinds, change = _kinds(a, *_stated(a, how.get('variety', 'T2'), 'cifar-10s')), np.abs(now - before).max(1)

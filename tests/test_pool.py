@@ -131,7 +131,7 @@ def test_a_draw_takes_as_many_steps_for_one_image_as_for_many(votes):
 @given(counts, st.data())
 def test_selecting_takes_all_rows_of_the_images_in_that_order(n, data):
     pool = made(n)
-    idx = data.draw(st.lists(st.integers(0, len(n)-1), max_size=9))
+    idx = data.draw(st.lists(st.integers(0, len(n)-1), max_size=9, unique=True))
     some = pool.select(idx)
     assert some.names == [pool.names[i] for i in idx] and some.count.tolist() == [n[i] for i in idx]
     for j, i in enumerate(idx):
@@ -203,6 +203,48 @@ def test_bad_input_is_refused_by_name():
         with pytest.raises(ValueError, match=told): f()
     for bad in ([2], [-1]):
         with pytest.raises(IndexError): pool.draw(bad)
+
+@pytest.mark.parametrize('bad', [1.5, 2., '2', None])
+def test_subsampling_takes_whole_numbers_only(bad):
+    with pytest.raises(ValueError, match='m: found'): made([3, 3]).subsample(bad)
+    assert made([3, 3]).subsample(np.int64(2)).count.tolist() == made([3, 3]).subsample(2).count.tolist()
+
+@pytest.mark.parametrize('known', [True, False])
+def test_who_is_kept_depends_neither_on_the_order_of_rows_nor_on_other_images(known):
+    g = np.random.default_rng(3)
+    rows, image, who = g.dirichlet(np.ones(4), size=120), np.repeat(np.arange(20), 6), np.tile(list('abcdef'), 20)
+    def pool(o): return LabelPool(rows[o], image[o], who[o] if known else None, names=[f'im{i}' for i in range(20)])
+    def kept(p): return sorted((p.names[i], *map(float, r)) for i, r in zip(p.image, p.rows))
+    plain = pool(np.arange(120))
+    assert kept(plain.subsample(2, 5)) == kept(pool(g.permutation(120)).subsample(2, 5))
+    back = plain.select(np.arange(20)[::-1])
+    assert kept(back.subsample(2, 5)) == kept(plain.subsample(2, 5))
+    assert kept(plain.select([4, 9]).subsample(2, 5)) == kept(plain.subsample(2, 5).select([4, 9]))
+    assert kept(plain.subsample(2, 5)) != kept(plain.subsample(2, 6))
+
+def test_the_unknown_are_not_one_person():
+    pool = LabelPool(np.eye(3)[[0, 1, 2, 0, 0]], [0]*5, [None, None, 'a', 'a', np.nan])
+    one = [pool.subsample(1, s) for s in range(40)]
+    assert {len(p.rows) for p in one} == {1, 2} and all((p.participant == 'a').all() for p in one if len(p.rows) == 2)
+    assert len(pool.subsample(4).rows) == 5
+
+def test_only_filled_rows_are_exempt_from_weights():
+    pool = LabelPool(np.eye(2)[[0, 1]], [0, 0], ['a', None], names=['x', 'y'])
+    with pytest.raises(ValueError, match='weights: none for None'): pool.weighted({'a': 1})
+    known = LabelPool(np.eye(2)[[0, 1]], [0, 0], ['a', 'b'], names=['x', 'y']).fill([0, 1])
+    assert known.weighted({'a': 2, 'b': 3}).weights.tolist() == [2, 3, 1]
+    assert annotator_weights(pool.fill([0, 1]), y=[0, 0]).index.tolist() == ['a']
+
+def test_no_image_is_selected_twice():
+    with pytest.raises(ValueError, match="idx: 'im0' is there twice"): made([2, 3]).select([0, 0])
+
+@pytest.mark.parametrize('idx, kw, told', [([.5], {}, 'idx: found'), ([True, False], {}, 'idx: found'), (0, {}, 'idx: found'),
+                                           (['a'], {}, 'idx: found'), ([0], dict(generator=3), 'generator: found 3')])
+def test_bad_arguments_of_a_draw_are_named(idx, kw, told):
+    pool = made([2, 3])
+    for f in (pool.draw, pool.pick):
+        with pytest.raises(ValueError, match=told): f(idx, **kw)
+        with pytest.raises(IndexError, match='idx: found 7'): f([0, 7])
 
 # ---- loaders
 
@@ -285,6 +327,30 @@ def test_a_drawn_set_takes_what_a_set_takes():
         xb, yb = s[i]
         assert torch.equal(xb, x[i]) and yb.shape[:-1] == xb.shape[:-3] and torch.allclose(yb.sum(-1), torch.ones(()))
     assert len(s.new_empty()) == 0 and len(s) == 5
+
+def test_workers_cannot_draw():
+    s = DrawnSet(torch.rand(6, 3, 2, 2), made([3]*6), gen())
+    with pytest.raises(RuntimeError, match='num_workers=0'): list(torch.utils.data.DataLoader(s, num_workers=1))
+    assert len(list(torch.utils.data.DataLoader(s))) == 6
+
+def test_seeds_of_numpy_are_seeds():
+    def first(**kw): return pool_dls(x, pool, x, pool, device='cpu', **kw).one_batch()[1]
+    x, pool = torch.rand(40, 3, 2, 2), made([5]*40)
+    assert torch.equal(first(generator=np.int64(3)), first(generator=3))
+    assert torch.equal(first(generator=3, draws=np.int32(4)), first(generator=3, draws=4))
+    for arg in ('generator', 'draws'):
+        with pytest.raises(ValueError, match=f'{arg}: found 1.5'): first(**{arg: 1.5})
+
+@pytest.mark.parametrize('deaggregated', [True, False])
+def test_the_mean_is_computed_once(monkeypatch, deaggregated):
+    x, pool, asked, mean = torch.rand(9, 3, 2, 2), made([5]*9), [], LabelPool.mean
+    monkeypatch.setattr(LabelPool, 'mean', lambda self, *a: asked.append(1) or mean(self, *a))
+    dls = pool_dls(x, pool, x, mean(pool), device='cpu', deaggregated=deaggregated)
+    for _ in range(3): assert torch.equal(dls.train_ds.y, mean(pool))
+    assert len(asked) == 1
+    alone = DrawnSet(x, pool)
+    for _ in range(3): assert torch.equal(alone.y, mean(pool))
+    assert len(asked) == 2
 
 # ---- weights and costs
 

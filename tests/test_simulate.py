@@ -7,6 +7,7 @@ from scipy import stats
 from hmix_nb.data.images import digits
 from hmix_nb.data.pool import LabelPool
 from hmix_nb.softlabels.construct import similarity
+from hmix_nb.softlabels.pool import annotator_weights, total_seconds
 from hmix_nb.softlabels.goodness import goodness, label_statistics, plot_goodness
 from hmix_nb.softlabels.simulate import (VARIANTS, AnnotatorModel, _build, _limits, _order, extend, fit_annotators,
                                          label_shapes, ship_annotators)
@@ -129,6 +130,69 @@ def test_extend_keeps_people_and_adds_others():
     assert torch.equal(turned.rows[turned.image == 2], pool.rows[pool.image == 1])
     assert not torch.equal(extend(people, probs, [5], model, seed=5).rows, extend(people, probs, [5], model, seed=6).rows)
     assert torch.equal(extend(people, probs, [7, 2], model).rows, people.rows) # nobody to simulate
+
+@pytest.mark.parametrize('order', [[0, 1, 2], [2, 0, 1]])
+def test_a_pool_finds_its_votes_by_the_numbers_of_its_images(order):
+    probs = np.tile(VOTES[:1], (50, 1))
+    probs[[41, 7]] = VOTES[1] # of 50 images only these are unclear
+    pool = LabelPool(np.eye(10)[[1, 2, 3, 4]], np.array([0, 0, 1, 2]), names=[41, 3, 7]).select(order)
+    assert {k: s['n'] for k, s in fit_annotators(pool, probs).strata.items()} == dict(low=1, high=3)
+    own = fit_annotators(pool, probs[pool.names]) # as many rows as images: in the order of the pool
+    assert {k: s['n'] for k, s in own.strata.items()} == dict(low=1, high=3)
+
+def test_a_pool_without_votes_of_its_own_is_refused():
+    rows = np.eye(10)[[1, 2, 3]]
+    for names, n, told in [([0, 1, 2], 2, 'probs: has 2 rows; the pool has 3 images'), (list('abc'), 5, "names such as 'a'"),
+                           ([0, 1, 9], 5, 'names of the images in labels: found 9')]:
+        with pytest.raises(ValueError) as e: fit_annotators(LabelPool(rows, [0, 1, 2], names=names), VOTES[[0]*n])
+        assert told in str(e.value)
+
+def test_labels_do_not_depend_on_what_else_is_asked_for():
+    probs, people = np.tile(VOTES, (6, 1)), LabelPool(np.eye(10)[[1]], [0], names=[7])
+    wide, some = extend(people, probs, [1, 2, 3, 7], n_annotators=4), extend(people, probs, [2, 3], n_annotators=4)
+    assert torch.equal(wide.rows[4:12], some.rows) and not torch.equal(wide.rows[:4], wide.rows[8:12])
+    assert torch.equal(extend(people, np.tile(VOTES, (9, 1)), [3], n_annotators=4).rows, some.rows[4:])
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_extend_asks_the_same_people_as_sample(variant):
+    model, probs, nobody = AnnotatorModel.shipped(variant), np.tile(VOTES, (2000, 1)), LabelPool(np.eye(10)[[0]], [0], names=[0])
+    made, other = extend(nobody, probs, np.arange(2, 4000), model, n_annotators=5), model.sample(VOTES, 10_000)
+    for i in (0, 1):
+        a, b = (label_shapes(o.rows[o.image % 2 == i]) for o in (made, other))
+        for c in ('p1', 'p2', 'possible'): assert stats.ks_2samp(a[c], b[c]).statistic < .03
+        assert np.allclose(made.rows[made.image % 2 == i].mean(0), other.rows[other.image == i].mean(0), atol=.015)
+
+def test_extend_keeps_the_votes():
+    pool = LabelPool.from_counts(np.array([[40, 10, 1] + [0]*7, [0, 0, 51] + [0]*7]), names=[4, 1])
+    wide = extend(pool, np.tile(VOTES, (3, 1)), [1, 0, 4])
+    assert torch.equal(wide.mean()[[2, 0]], pool.mean()) and wide.n_answers == pool.n_answers == 102
+    assert wide.votes.tolist() == [51, 1, 40, 10, 1] and wide.given.tolist() == [False, True, False, False, False]
+    assert total_seconds(wide, 2.5) == 2.5*102
+
+def test_extend_keeps_weights_seconds_and_what_was_filled():
+    rows = np.eye(10)[[0, 1, 2]]
+    pool = LabelPool(rows, [0, 0, 1], ['ann', 'bob', 'ann'], [4., 6., 5.], names=[4, 1, 2], weights=[3, 1, 2]).fill([0, 0, 0])
+    wide = extend(pool, np.tile(VOTES, (3, 1)), [0, 1, 2, 4], n_annotators=2)
+    assert wide.weights.tolist() == [1, 1, 2, 1, 3, 1] and torch.equal(wide.mean()[[3, 1, 2]], pool.mean())
+    assert wide.given.tolist() == [True, True, False, True, False, False]
+    assert total_seconds(wide) == total_seconds(pool) == 15
+    by = wide.weighted({'ann': 0, 'bob': 2}) # simulated people need no weight
+    assert by.weights.tolist() == [1, 1, 0, 1, 0, 2]
+    assert annotator_weights(wide, y=[0]*4).index.tolist() == ['ann', 'bob']
+    unweighted = extend(LabelPool(rows, [0, 0, 1], names=[4, 1], weights=[0, 1, 0]), np.tile(VOTES, (3, 1)), [1, 4])
+    assert unweighted.count.tolist() == [2, 2] and not len(unweighted.unlabelled) # nobody is believed about image 1
+
+def test_extend_stays_where_the_pool_is():
+    pool = LabelPool(np.eye(10)[[0, 1]], [0, 0], names=[4]).to('meta')
+    assert extend(pool, np.tile(VOTES, (3, 1)), [0, 4]).device.type == 'meta'
+
+def test_extend_keeps_unknown_people_unknown():
+    pool = LabelPool(np.eye(10)[[0, 1, 2, 3]], [0, 0, 1, 1], names=[4, 1])
+    assert extend(pool, np.tile(VOTES, (3, 1)), [4, 1]).participant is None
+    wide = extend(pool, np.tile(VOTES, (3, 1)), [4, 0, 1], n_annotators=3)
+    assert wide.participant.tolist() == [None, None, 'sim-000', 'sim-001', 'sim-002', None, None]
+    assert wide.subsample(1).count.tolist() == [1, 1, 1]
+    with pytest.raises(ValueError, match='nobody knows'): annotator_weights(wide, y=[0]*3)
 
 def test_statistics_of_labels():
     s = label_statistics([[.5, .5, 0], [1, 0, 0]], [0, 0], [[0, 0, 1.]], eps=.03)

@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['LabelPool']
 
-# %% ../../nbs/14_data.pool.ipynb #9a903625
+# %% ../../nbs/14_data.pool.ipynb #8fc3bd24
 import copy, warnings
+from numbers import Integral
 import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
 from torch import Tensor
-from ..core import check_lengths, check_range, check_table, rng
+from ..core import check_lengths, check_range, check_table, seed_for
 from ..labels import as_soft
 
-# %% ../../nbs/14_data.pool.ipynb #bd0b8673
+# %% ../../nbs/14_data.pool.ipynb #e4da5f21
 class LabelPool:
     "Label rows of several people for each of `len(self)` images, to average or to draw from; sorted by image."
     def __init__(self,
@@ -45,7 +46,8 @@ class LabelPool:
     def __len__(self): return len(self.names)
     def __repr__(self):
         n, p = self.count[self.count > 0].tolist() or [0], self.participant
-        people = '' if p is None else f' from {pd.Series(p).nunique():,} people'
+        known = 0 if p is None else pd.Series(p if self.given is None else p[~self.given]).nunique()
+        people = f' from {known:,} people' if known else ''
         per = f'{min(n)} each' if min(n) == max(n) else f'{min(n)} to {max(n)} each'
         votes = '' if self.votes is None else f'; they stand for {self.n_answers:,} answers'
         bare = f'; {len(self.unlabelled):,} without any' if len(self.unlabelled) else ''
@@ -80,7 +82,7 @@ def _move(pool, device):
     for k in _TENSORS: setattr(pool, k, None if getattr(pool, k) is None else getattr(pool, k).to(device))
     return pool
 
-# %% ../../nbs/14_data.pool.ipynb #5fa9f28a
+# %% ../../nbs/14_data.pool.ipynb #0d3764bd
 @patch(as_prop=True)
 def row_weights(self:LabelPool)->np.ndarray: # (R,) 0 or more
     "How much each row counts in means and draws: its votes times its weight."
@@ -88,7 +90,7 @@ def row_weights(self:LabelPool)->np.ndarray: # (R,) 0 or more
     return w if self.weights is None else w*self.weights
 
 @patch(as_prop=True)
-def n_answers(self:LabelPool)->int: # Each vote is one; rows from `fill` are none
+def n_answers(self:LabelPool)->int: # Each vote is one; rows from `fill` or simulated are none
     "How many answers of people the pool stands for."
     votes = np.ones(len(self.image), int) if self.votes is None else self.votes
     return int(votes.sum() if self.given is None else votes[~self.given].sum())
@@ -129,7 +131,7 @@ def _refuse(pool):
     raise ValueError(f'pool: no label for {shown} ({len(pool.unlabelled)} of {len(pool)} images); draws and means need '
                      'one for each. `fill` gives labels to images without, `select` leaves images out')
 
-# %% ../../nbs/14_data.pool.ipynb #f6f8a5cd
+# %% ../../nbs/14_data.pool.ipynb #32cee253
 @patch
 def pick(self:LabelPool,
     idx, # (B,) positions of images; repeats are drawn for separately
@@ -137,11 +139,11 @@ def pick(self:LabelPool,
 )->Tensor: # (B,) positions in `rows`, on the pool's device
     "Draw one row of each image, by its weight, and say which."
     if len(self.unlabelled): _refuse(self)
-    device = self.rows.device
-    idx = torch.as_tensor(idx, device=device)
+    if not (generator is None or isinstance(generator, torch.Generator)):
+        raise ValueError(f'generator: found {generator!r}; allowed is a torch.Generator or None')
+    device, (idx, first) = self.rows.device, _starts(self, idx)
     u = torch.rand(len(idx), generator=generator, device=device if generator is None else generator.device)
     if u.device != device: u = u.to(device)
-    first = self.start.index_select(0, idx)
     if self._shares is None: # u is 1 - 2**-24 at the most, so this is never a row of the next image
         return u.mul_(self._n.index_select(0, idx)).long().add_(first)
     return torch.searchsorted(self._shares.index_select(0, idx), u[:, None], right=True)[:, 0].add_(first)
@@ -154,7 +156,19 @@ def draw(self:LabelPool,
     "Draw one annotator's row for each image."
     return self.rows.index_select(0, self.pick(idx, generator))
 
-# %% ../../nbs/14_data.pool.ipynb #89e1f6b7
+def _starts(pool, idx): # positions as a tensor, and where the rows of these images start
+    try: idx = torch.as_tensor(idx, device=pool.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f'idx: found {idx!r}; allowed are integers') from None
+    if not idx.numel(): idx = idx.long()
+    if idx.ndim != 1 or idx.is_floating_point() or idx.dtype == torch.bool:
+        raise ValueError(f'idx: found shape {tuple(idx.shape)} of {idx.dtype}; allowed are (B,) integers')
+    try: return idx, pool.start.index_select(0, idx)
+    except IndexError:
+        bad = idx[(idx < 0) | (idx >= len(pool))][0].item()
+        raise IndexError(f'idx: found {bad}, out of range; allowed are 0 to {len(pool)-1}') from None
+
+# %% ../../nbs/14_data.pool.ipynb #db9b8193
 @patch
 def weighted(self:LabelPool,
     weights, # One number per row, or a dict or Series of one per participant; 0 or more
@@ -162,7 +176,8 @@ def weighted(self:LabelPool,
     "Let some rows count more than others, in place of earlier weights."
     if hasattr(weights, 'items'):
         if self.participant is None: raise ValueError('weights: by participant, but nobody knows who gave these rows')
-        table, nobody = dict(weights), pd.isna(self.participant) # rows from `fill` count one
+        table = dict(weights)
+        nobody = np.zeros(len(self.image), bool) if self.given is None else self.given # these count one
         if unknown := sorted({str(p) for p in self.participant[~nobody] if pd.isna(table.get(p))}):
             raise ValueError(f'weights: none for {", ".join(unknown[:5])} ({len(unknown)} participants); '
                              'allowed is one for each')
@@ -175,36 +190,45 @@ def _take(pool, rows, image, names, **by): # `rows` are positions; what `by` has
     by = {k: None if getattr(pool, k) is None else getattr(pool, k)[rows] for k in _BY_ROW} | by
     return _fill(LabelPool.__new__(LabelPool), pool.rows[torch.as_tensor(rows, device=pool.device)], image, names, by)
 
-# %% ../../nbs/14_data.pool.ipynb #c3a16db8
+# %% ../../nbs/14_data.pool.ipynb #46bff0cb
 @patch
 def subsample(self:LabelPool,
     m:int, # How many annotators of each image to keep; where it has fewer, all stay, with a warning
     seed:int=0, # Another seed, other annotators
 )->LabelPool: # With all that they said of the image, repeats included
-    "Keep `m` annotators of each image; rows (or votes) are the annotators if nobody knows who gave them."
-    if m < 1: raise ValueError(f'm: found {m}; allowed is 1 or more')
+    "Keep `m` annotators of each image; a row (or vote) is an annotator of its own if nobody knows who gave it."
+    if not isinstance(m, Integral) or m < 1:
+        raise ValueError(f'm: found {m!r}; allowed are whole numbers, 1 or more')
     row = np.repeat(np.arange(len(self.image)), 1 if self.votes is None else self.votes)
-    known = self.participant is not None
-    who = pd.factorize(self.participant, use_na_sentinel=False)[0][row] if known else np.arange(len(row))
-    both = pd.DataFrame(dict(image=self.image[row], who=who)) # one row per answer
-    one = both.drop_duplicates() # one row per annotator and image
-    place = one.assign(u=rng(seed, 'annotators').random(len(one))).groupby('image').u.rank(method='first')
+    both = _annotators(self, row)
+    code = both.groupby([*both], sort=False).ngroup().to_numpy()
+    one = both[~both.duplicated()] # one row per annotator and image, in the order of `code`
+    u = [seed_for(seed, 'annotators', str(self.names[i]), who, n) for i, who, n in one.itertuples(index=False)]
+    place = one.assign(u=u).groupby('image').u.rank(method='first').to_numpy()
     most = one.groupby('image').size()
     if (few := (most < m).sum()):
         warnings.warn(f'{few} of {len(self)} images have fewer than {m} annotators, the fewest {most.min()}; all stay')
-    kept = (both.merge(one.assign(place=place), how='left').place <= m).to_numpy()
-    rows, votes = np.unique(row[kept], return_counts=True)
+    rows, votes = np.unique(row[place[code] <= m], return_counts=True)
     return _take(self, rows, self.image[rows], self.names, **({} if self.votes is None else dict(votes=votes)))
 
-# %% ../../nbs/14_data.pool.ipynb #6a01bfd1
+def _annotators(pool, row): # of each answer: image, name or else the label itself, and which of equal labels
+    known = np.zeros(len(pool.image), bool) if pool.participant is None else ~pd.isna(pool.participant)
+    rows = pool.rows.cpu().numpy()
+    who = [str(pool.participant[i]) if known[i] else r.tobytes() for i, r in enumerate(rows)]
+    both = pd.DataFrame(dict(image=pool.image[row], who=pd.Series(who, dtype=object).to_numpy()[row]))
+    return both.assign(n=np.where(known[row], 0, both.groupby(['image', 'who'], sort=False).cumcount()))
+
+# %% ../../nbs/14_data.pool.ipynb #5b8f1631
 @patch
 def select(self:LabelPool,
-    idx, # (M,) positions of images, or (N,) booleans
+    idx, # (M,) positions of images, none twice, or (N,) booleans
 )->LabelPool: # Of M images, in the order of `idx`
     "Keep some of the images, with all of their rows."
     idx = np.asarray(idx.cpu() if torch.is_tensor(idx) else idx)
     if idx.dtype == bool: idx = np.flatnonzero(idx) if check_lengths(pool=self, idx=idx) else idx
     if len(idx): check_range(idx, 0, len(self)-1, 'idx')
+    if (twice := pd.Series(idx).duplicated()).any():
+        raise ValueError(f'idx: {self.names[int(idx[twice][0])]!r} is there twice; allowed is once')
     n, start = (o.cpu().numpy()[idx.astype(int)] for o in (self.count, self.start))
     image = np.repeat(np.arange(len(idx)), n)
     rows = np.arange(len(image)) + (start - np.cumsum(n) + n)[image]
@@ -218,12 +242,18 @@ def fill(self:LabelPool,
     i = self.unlabelled
     y = as_soft(y, self.n_classes)
     check_lengths(pool=self, y=y)
-    given, n = np.zeros(len(self.image), bool) if self.given is None else self.given, len(i)
-    new = dict(participant=np.full(n, None), seconds=np.full(n, np.nan), votes=np.ones(n, int), weights=np.ones(n))
-    by = {k: None if getattr(self, k) is None else np.r_[getattr(self, k), v] for k, v in new.items()}
-    by['given'] = np.r_[given, np.ones(n, bool)]
-    rows = torch.cat([self.rows, y[i].to(self.device)])
-    return _fill(LabelPool.__new__(LabelPool), rows, np.r_[self.image, i], self.names, by)
+    return _append(self, y[torch.as_tensor(i, device=y.device)], i)
+
+def _append(pool, rows, image, participant=None): # rows that no person gave: they count one each and cost nothing
+    n, old = len(image), {k: getattr(pool, k) for k in _BY_ROW}
+    if pool.given is None: old['given'] = np.zeros(len(pool.image), bool)
+    if participant is None: participant = np.full(n, None)
+    elif pool.participant is None: old['participant'] = np.full(len(pool.image), None)
+    new = dict(participant=participant, seconds=np.full(n, np.nan), votes=np.ones(n, int), weights=np.ones(n),
+               given=np.ones(n, bool))
+    by = {k: None if v is None else np.r_[v, new[k]] for k, v in old.items()}
+    rows = torch.cat([pool.rows, rows.to(pool.device)])
+    return _fill(LabelPool.__new__(LabelPool), rows, np.r_[pool.image, image], pool.names, by)
 
 # %% ../../nbs/14_data.pool.ipynb #d6641a7a
 def _positions(keys, names): # of `keys` among `names`, -1 where not

@@ -5,13 +5,15 @@
 # %% auto #0
 __all__ = ['DrawnSet', 'pool_dls', 'annotator_weights', 'total_seconds', 'LabelPool']
 
-# %% ../../nbs/31_softlabels.pool.ipynb #740fffc2
+# %% ../../nbs/31_softlabels.pool.ipynb #d0b96df0
 import warnings
+from numbers import Integral
 import numpy as np
 import pandas as pd
 import torch
 from fastai.data.core import DataLoaders
 from torch import Tensor
+from torch.utils.data import get_worker_info
 from ..core import check_lengths, check_name, check_range, check_table, seed_for
 from ..data.images import SoftDL, SoftSet, soft_dls
 from ..data.judgments import repeats
@@ -20,30 +22,37 @@ from ..data.pool import LabelPool
 # %% ../../nbs/31_softlabels.pool.ipynb #c350fd07
 _all_ = ['LabelPool'] # so that it can be had from here, too
 
-# %% ../../nbs/31_softlabels.pool.ipynb #f4244e66
+# %% ../../nbs/31_softlabels.pool.ipynb #c3017b59
 class DrawnSet(SoftSet):
     "Images in memory, and a pool that gives each of them somebody's label, drawn anew in each fetch."
     def __init__(self,
         x:Tensor, # (N, C, H, W) floats in [0, 1]
         pool:LabelPool, # Of N images, in the same order
         generator:torch.Generator|None=None, # Of the draws; `None` is torch's global one
+        y:Tensor|None=None, # (N, K) the mean of the pool, if it is at hand
     ):
         if len(x) != len(pool): check_lengths(x=x, pool=pool)
-        self.x, self.pool, self.generator, self.c = x, pool, generator, pool.n_classes
+        self.x, self.pool, self.generator, self.c, self._y = x, pool, generator, pool.n_classes, y
 
     @property
-    def y(self): return self.pool.mean() # what the draws are on average
+    def y(self): # what the draws are on average
+        if self._y is None: self._y = self.pool.mean()
+        return self._y
 
     def __getitem__(self, i):
+        if get_worker_info() is not None: # each worker has a copy of the generator
+            raise RuntimeError('DrawnSet: all workers would draw the same in all epochs; allowed is num_workers=0')
         if not torch.is_tensor(i) or i.ndim != 1 or i.dtype == torch.bool:
             i = torch.arange(len(self), device=self.x.device)[i]
         y = self.pool.draw(i.reshape(-1), self.generator)
         return self.x[i], y if i.ndim else y[0]
 
     def new_empty(self): return SoftSet(self.x[:0].clone(), self.pool.rows[:0].clone())
-    def to(self, device): self.x, self.pool = self.x.to(device), self.pool.to(device)
+    def to(self, device):
+        self.x, self.pool = self.x.to(device), self.pool.to(device)
+        if self._y is not None: self._y = self._y.to(device)
 
-# %% ../../nbs/31_softlabels.pool.ipynb #3e891588
+# %% ../../nbs/31_softlabels.pool.ipynb #3f796885
 def pool_dls(
     x, # Training images: (N, C, H, W) floats in [0, 1], or (N, H, W, C) uint8
     pool:LabelPool, # Of N images, in the same order, each with a label
@@ -59,15 +68,22 @@ def pool_dls(
 )->DataLoaders: # As `soft_dls` makes them; a seed gives the order that it gives there, drawn labels or not
     "Make fastai `DataLoaders` that train on the labels of many annotators."
     check_lengths(x=x, pool=pool)
+    generator, draws = _seed(generator, 'generator'), _seed(draws, 'draws')
     if draws is None: draws = seed_for(generator, 'draws') if isinstance(generator, int) else generator
     if isinstance(draws, int): draws = torch.Generator().manual_seed(draws)
     if isinstance(y_valid, LabelPool): y_valid = y_valid.mean()
     dls = soft_dls(x, pool.mean(), x_valid, y_valid, bs, n_classes=pool.n_classes, generator=generator, device=device,
                    valid_bs=valid_bs)
     if not deaggregated: return dls
-    return DataLoaders(dls.train.new(DrawnSet(dls.train_ds.x, pool, draws)), dls.valid, device=dls.device)
+    drawn = DrawnSet(dls.train_ds.x, pool, draws, dls.train_ds.y)
+    return DataLoaders(dls.train.new(drawn), dls.valid, device=dls.device)
 
-# %% ../../nbs/31_softlabels.pool.ipynb #acd23e59
+def _seed(g, arg): # numpy's integers are seeds, too
+    if g is None or isinstance(g, torch.Generator): return g
+    if isinstance(g, Integral): return int(g)
+    raise ValueError(f'{arg}: found {g!r}; allowed is a torch.Generator, a whole number or None')
+
+# %% ../../nbs/31_softlabels.pool.ipynb #75cc5f7d
 def annotator_weights(
     answers, # A table as of `data.judgments.categorical`, or a `LabelPool` that knows who gave its rows
     how:str='accuracy', # Or 'consistency' (a table with `lam_h` will do), or 'dawid-skene', which needs crowd-kit
@@ -78,7 +94,7 @@ def annotator_weights(
     "Say how much each annotator can be trusted."
     check_name(how, _HOW, 'how')
     check_range(prior, 0, arg='prior')
-    if isinstance(answers, LabelPool) and answers.participant is None:
+    if isinstance(answers, LabelPool) and (answers.participant is None or not len(_named(answers))):
         raise ValueError('answers: nobody knows who gave the rows of this pool')
     who, hits = _HOW[how](answers, y)
     hits = pd.Series(np.asarray(hits, dtype=float)).groupby(np.asarray(who, dtype=object)).agg(['sum', 'count'])
@@ -92,7 +108,7 @@ def _named(answers): # image, participant and top class of each answer of people
         names = dict(stimulus='task', participant='worker', first='label')
         return answers[list(names)].rename(columns=names).reset_index(drop=True)
     t = pd.DataFrame(dict(task=answers.image, worker=answers.participant, label=answers.rows.argmax(1).cpu().numpy()))
-    return t if answers.given is None else t[~answers.given]
+    return t[t.worker.notna() & (True if answers.given is None else ~answers.given)]
 
 # %% ../../nbs/31_softlabels.pool.ipynb #1b1fc9cb
 def _accuracy(answers, y):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VARIANTS', 'label_shapes', 'AnnotatorModel', 'fit_annotators', 'ship_annotators', 'extend']
 
-# %% ../../nbs/32_softlabels.simulate.ipynb #5a31f008
+# %% ../../nbs/32_softlabels.simulate.ipynb #fef80bdb
 import json, warnings
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -15,7 +15,7 @@ import torch
 from fastcore.basics import patch
 from scipy import stats
 from ..core import CIFAR10, check_lengths, check_name, check_range, rng, write_atomic
-from ..data.pool import LabelPool
+from ..data.pool import LabelPool, _append, _take
 from ..labels import as_soft
 from .construct import similarity, soft_labels
 
@@ -97,10 +97,10 @@ def _votes(y, k, arg): # (N, K) float64 rows, checked
     soft = as_soft(y, k, arg)
     return soft.double().cpu().numpy() if np.ndim(y) < 2 else np.asarray(y.cpu() if torch.is_tensor(y) else y, float)
 
-# %% ../../nbs/32_softlabels.simulate.ipynb #0506ddd3
+# %% ../../nbs/32_softlabels.simulate.ipynb #f32e8773
 def fit_annotators(
     labels, # A `LabelPool`; (R, K) T2-clamp rows; answers as of `data.judgments.categorical`; or `label_shapes`
-    probs, # (N, K) shares of the votes, by image
+    probs, # (N, K) shares of the votes, by image; by its number if a pool has fewer than N images
     image=None, # (R,) the image of each row, 0 to N-1; a pool knows, and answers have `id_a`
     *,
     variant:str='joint', # One of `VARIANTS`
@@ -110,7 +110,8 @@ def fit_annotators(
     "Fit how people label, from what they said about some images."
     check_name(variant, VARIANTS, 'variant')
     probs = _votes(np.asarray(probs, float), None, 'probs')
-    if isinstance(labels, LabelPool): labels, image = labels.rows.cpu(), labels.image if image is None else image
+    if isinstance(labels, LabelPool):
+        labels, image = labels.rows.cpu(), _numbers(labels, probs)[labels.image] if image is None else image
     if isinstance(labels, pd.DataFrame) and 'impossible' in labels:
         labels, image = soft_labels(labels), labels.id_a.to_numpy() if image is None else image
     shapes = labels if isinstance(labels, pd.DataFrame) else label_shapes(labels)
@@ -120,6 +121,16 @@ def fit_annotators(
     strata = {name: _fit_shapes(shapes[high == is_high], variant, k, name)
               for name, is_high in dict(low=False, high=True).items() if (high == is_high).any()}
     return AnnotatorModel(strata, _alike(similarity, k), variant, threshold, dict(n=len(shapes), source=None))
+
+def _numbers(pool, probs): # (N,) the row of `probs` that belongs to each image of the pool
+    if len(probs) == len(pool): return np.arange(len(pool))
+    if len(probs) < len(pool): raise ValueError(f'probs: has {len(probs)} rows; the pool has {len(pool)} images')
+    return check_range(_whole_names(pool, 'labels'), 0, len(probs)-1, 'names of the images in labels')
+
+def _whole_names(pool, arg):
+    names = np.asarray(pool.names)
+    if names.dtype.kind in 'iu': return names
+    raise ValueError(f'{arg}: its images have names such as {pool.names[0]!r}; allowed are their numbers')
 
 def _alike(s, k):
     s = similarity() if s is None else np.asarray(check_range(s, arg='similarity'), float)
@@ -149,7 +160,7 @@ def _order(first, alike, votes=None): # the first class, then by votes if given,
     v[:, 0] = np.inf
     return np.take_along_axis(order, np.argsort(-v, axis=1, kind='stable'), 1)
 
-# %% ../../nbs/32_softlabels.simulate.ipynb #b7af2a79
+# %% ../../nbs/32_softlabels.simulate.ipynb #b8581085
 @patch
 def draw(self:AnnotatorModel,
     high, # (R,) is the entropy of the image's votes high?
@@ -158,20 +169,25 @@ def draw(self:AnnotatorModel,
     "Draw the shapes of labels."
     high, g = np.asarray(high, bool), _generator(generator)
     out = np.zeros((len(high), 3))
-    for name, is_high in dict(low=False, high=True).items():
-        at = np.flatnonzero(high == is_high)
-        if not len(at): continue
-        if name not in self.strata:
-            raise ValueError(f'high: entry {at[0]} is of {name} entropy, of which the model has seen no labels; '
-                             f'the threshold is {self.threshold:g}')
-        s = self.strata[name]
+    for at, s in _by_stratum(self, high):
         if 'cells' in s:
             cells = np.array(s['cells'])
             out[at] = cells[g.choice(len(cells), len(at), p=cells[:, 3]/cells[:, 3].sum()), :3]
         else: out[at] = np.column_stack([g.beta(*s['p1'][:2], len(at)), g.beta(*s['p2'][:2], len(at)),
                                          g.choice(len(s['possible']), len(at), p=s['possible'])])
+    return _as_shapes(self, out)
+
+def _by_stratum(model, high): # positions and numbers of each stratum that occurs
+    for name, is_high in dict(low=False, high=True).items():
+        at = np.flatnonzero(high == is_high)
+        if len(at) and name not in model.strata:
+            raise ValueError(f'high: entry {at[0]} is of {name} entropy, of which the model has seen no labels; '
+                             f'the threshold is {model.threshold:g}')
+        if len(at): yield at, model.strata[name]
+
+def _as_shapes(model, out):
     out = pd.DataFrame(out, columns=['p1', 'p2', 'possible']).astype(dict(possible=int))
-    return _placed(out) if self.variant == 'stable' else out.assign(different=out.p2)
+    return _placed(out) if model.variant == 'stable' else out.assign(different=out.p2)
 
 def _placed(out): # from parts of what is possible to entries
     n = out.possible
@@ -183,7 +199,7 @@ def _generator(g):
     if isinstance(g, torch.Generator): g = int(torch.randint(2**31, (1,), generator=g, device=g.device))
     return g if isinstance(g, np.random.Generator) else rng(int(g), 'annotators')
 
-# %% ../../nbs/32_softlabels.simulate.ipynb #c001472b
+# %% ../../nbs/32_softlabels.simulate.ipynb #73258bfa
 @patch
 def sample(self:AnnotatorModel,
     y, # N images: (N, K) shares of their votes, a `LabelPool` of votes, (N,) hard labels, or an `ImageSet`
@@ -202,12 +218,14 @@ def sample(self:AnnotatorModel,
     high = _entropy(p) >= self.threshold if high is None else np.asarray(high, bool)
     check_lengths(y=p, high=high)
     image, g = np.repeat(np.arange(len(p)), n), _generator(generator)
-    u = g.random((len(image), 1))*p.sum(1)[image, None]
-    first = (p.cumsum(1)[image] <= u).sum(1).clip(max=p.shape[1]-1)
-    order = _order(first, self.similarity, p[image] if self.variant == 'joint' else None)
-    rows = _build(self.draw(high[image], g), order, self.variant == 'published')
+    rows = _answers(self, p[image], g.random((len(image), 1)), self.draw(high[image], g))
     who = np.arange(len(image)) - np.repeat(np.cumsum(n) - n, n)
     return LabelPool(rows.astype(np.float32), image, participant=[f'sim-{i:03d}' for i in who], names=names)
+
+def _answers(model, p, u, shapes): # labels from votes, a number in [0, 1) for the first class, and shapes
+    first = (p.cumsum(1) <= u*p.sum(1, keepdims=True)).sum(1).clip(max=p.shape[1]-1)
+    order = _order(first, model.similarity, p if model.variant == 'joint' else None)
+    return _build(shapes, order, model.variant == 'published')
 
 # %% ../../nbs/32_softlabels.simulate.ipynb #95c649c7
 @patch(cls_method=True)
@@ -237,7 +255,7 @@ def ship_annotators(
     out = dict(meta=meta, threshold=.25, strata={k: m.strata for k, m in fits.items()})
     return write_atomic(path or files('hmix_nb.softlabels')/'annotators.json', json.dumps(out).replace('], [', '],\n['))
 
-# %% ../../nbs/32_softlabels.simulate.ipynb #35774153
+# %% ../../nbs/32_softlabels.simulate.ipynb #af508e90
 def extend(
     pool:LabelPool, # Labels of people; its names are the numbers of the images
     probs, # (M, K) shares of the votes, by number of the image
@@ -246,20 +264,33 @@ def extend(
     *,
     n_annotators:int=1, # Simulated people for each image without labels; thesis: one label per image and run
     seed:int=0, # Another seed, other simulated people
-)->LabelPool: # N images: people's labels where there are any, simulated ones elsewhere, by participants `sim-…`
+)->LabelPool: # N images: people's labels as they are, elsewhere those of `sim-…`, which count as `given`
     "Label all of `ids`: by people where they did, by simulated people elsewhere."
-    ids, own = np.asarray(check_range(ids, 0, len(probs)-1, 'ids'), int), np.asarray(pool.names)
-    if own.dtype.kind not in 'iu':
-        raise ValueError(f'pool: its images have names such as {pool.names[0]!r}; allowed are their numbers')
+    ids, own = np.asarray(check_range(ids, 0, len(probs)-1, 'ids'), int), _whole_names(pool, 'pool')
     if len(np.unique(ids)) < len(ids): raise ValueError('ids: an image is there twice; allowed is once')
     where = pd.Series(np.arange(len(ids)), ids)
     place = where.reindex(own[pool.image]).to_numpy()
-    use = ~np.isnan(place)
-    bare = np.setdiff1d(ids, own[pool.image]) # sorted, so that the order of `ids` does not matter
-    rows, image = [pool.rows.cpu().numpy()[use]], [place[use].astype(int)]
-    who = [np.array(pool.participant if pool.participant is not None else ['']*len(pool.image), dtype=object)[use]]
-    if len(bare):
-        made = (model or AnnotatorModel.shipped()).sample(np.asarray(probs)[bare], n_annotators, rng(seed, 'extend'))
-        rows, who = rows + [made.rows.numpy()], who + [made.participant]
-        image.append(where[bare].to_numpy()[made.image])
-    return LabelPool(np.concatenate(rows), np.concatenate(image), participant=np.concatenate(who), names=ids.tolist())
+    use = np.flatnonzero(~np.isnan(place))
+    kept = _take(pool, use, place[use].astype(int), ids.tolist())
+    if not len(bare := ids[kept.unlabelled]): return kept
+    if check_range(n_annotators, 1, arg='n_annotators') % 1:
+        raise ValueError(f'n_annotators: found {n_annotators}; allowed are whole numbers')
+    model, n = model or AnnotatorModel.shipped(), int(n_annotators)
+    p = np.repeat(_votes(np.asarray(probs)[bare], len(model.similarity), 'probs'), n, axis=0)
+    # a seed per image, so that its labels do not depend on what else is asked for
+    u = np.concatenate([rng(seed, 'extend', int(i)).random((n, 4)) for i in bare])
+    rows = _answers(model, p, u[:, :1], _shapes_at(model, _entropy(p) >= model.threshold, u[:, 1:]))
+    who = np.array([f'sim-{i:03d}' for i in range(n)]*len(bare), dtype=object)
+    return _append(kept, torch.as_tensor(rows, dtype=torch.float32), np.repeat(kept.unlabelled, n), who)
+
+def _shapes_at(model, high, u): # as `draw`, at (R, 3) given quantiles
+    out = np.zeros((len(high), 3))
+    def at_share(w, u): return np.searchsorted(np.cumsum(w)/np.sum(w), u, side='right').clip(max=len(w)-1)
+    for at, s in _by_stratum(model, high):
+        v = u[at]
+        if 'cells' in s:
+            cells = np.array(s['cells'])
+            out[at] = cells[at_share(cells[:, 3], v[:, 0]), :3]
+        else: out[at] = np.column_stack([stats.beta.ppf(v[:, 0], *s['p1'][:2]), stats.beta.ppf(v[:, 1], *s['p2'][:2]),
+                                         at_share(s['possible'], v[:, 2])])
+    return _as_shapes(model, out)

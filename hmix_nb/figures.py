@@ -6,20 +6,20 @@
 __all__ = ['PEOPLE', 'MIXUP', 'STYLE', 'palette', 'lightness', 'figure_bytes', 'new_figure', 'describe', 'show_row', 'data_uri',
            'figure_html', 'html_page', 'table_html']
 
-# %% ../nbs/01_figures.ipynb #a8ec3f51
+# %% ../nbs/01_figures.ipynb #df5fcf15
 import base64, io, textwrap
 from importlib.resources import files
 import matplotlib as mpl
-import seaborn as sns
 from fastcore.xml import Body, Figcaption, Figure, H1, Head, Html, Img, Main, Meta, Safe, Style, Title, to_xml
 from matplotlib.figure import Figure as MplFigure
 from PIL import Image
 
-# %% ../nbs/01_figures.ipynb #289b24e4
+# %% ../nbs/01_figures.ipynb #6b681365
 def palette(
     n:int, # How many colours
 )->list: # RGB tuples, light to dark
     "Return `n` colours that stay apart in grey."
+    import seaborn as sns # here: it takes long to import, and most figures need two colours
     return sns.color_palette('viridis_r', n+1)[1:]
 
 def lightness(c): # Relative luminance of an RGB tuple

@@ -111,7 +111,7 @@ def _midpoint(a, images, draws): # RQ1
     else: s.left_out['figure relabelled'] = _NO_IMAGES
     return s
 
-# %% ../../nbs/49_analysis.report.ipynb #f74bd8dd
+# %% ../../nbs/49_analysis.report.ipynb #ae635aa2
 def _coefficient(a, images, slow, draws): # RQ2
     df = a.coefficient
     falls, effect = cache(lambda: co.monotonicity(df, **draws)), cache(lambda: co.entropy_effect(df, a.probs))
@@ -121,7 +121,7 @@ def _coefficient(a, images, slow, draws): # RQ2
     s.table('confidence', lambda: co.confidence_by_coefficient(df, **draws))
     if 'round' in df and df['round'].nunique() > 1:
         parts = df.groupby('round')
-        each = lambda: {k: co.recovery(d, **draws) for k, d in parts}
+        each = lambda: {k: co.recovery(d, **draws | dict(n_boot=200)) for k, d in parts}
         s.table('recovery_by_round', lambda: pd.concat(each(), names=['round']))
     s.table('examples', lambda: co.example_relabellings(df, n=10))
     published = set(co.EXAMPLES) <= set(df.stimulus)
@@ -171,7 +171,7 @@ def _prediction(s, df, seed):
         s.figure('prediction', lambda: plot_comparison(compared()))
     return s
 
-# %% ../../nbs/49_analysis.report.ipynb #7f4f0561
+# %% ../../nbs/49_analysis.report.ipynb #a406e63f
 def _categorical(a, images, draws): # whole soft labels
     df = a.categorical
     s = Section('Whole soft labels', 'People named the most probable class of an image and its probability, a second '
@@ -189,6 +189,7 @@ def _categorical(a, images, draws): # whole soft labels
         return s
     return _blends(s, a, labels, images, draws) if 'lam_f' in df else _singles(s, a, labels, images)
 
+# %% ../../nbs/49_analysis.report.ipynb #17a5d5d5
 def _blends(s, a, labels, images, draws): # what was not blended, and is seen
     mass = cache(lambda: ca.off_endpoint_mass(labels, a.categorical))
     s.table('off_endpoint_mass', mass)

@@ -93,7 +93,7 @@ def bootstrap(
             if (ok := np.isfinite(v)).any(): ends[:, j] = np.quantile(v[ok], [(1-level)/2, (1+level)/2])
     return pd.DataFrame(dict(estimate=estimate, low=ends[0], high=ends[1], n_boot=np.isfinite(drawn).sum(0)))
 
-# %% ../nbs/03_stats.ipynb #3fbca31a
+# %% ../nbs/03_stats.ipynb #8760cd73
 def weighted_quantile(
     values, # (N,) numbers
     weights, # (N,) whole numbers of 0 or more: how often each counts; or (B, N) of them
@@ -101,7 +101,9 @@ def weighted_quantile(
 ): # As `np.quantile(np.repeat(values, weights), q)`, for each row of weights; not a number where all are 0
     "Quantiles of `values` repeated `weights` times."
     order, q = np.argsort(values, kind='stable'), np.asarray(check_range(q, 0, 1, 'q'), float)
-    v, cum = np.asarray(values, float)[order], np.cumsum(np.asarray(weights)[..., order], -1, dtype=np.int32)
+    weights = np.asarray(weights)
+    if weights.dtype.kind not in 'iu': raise ValueError(f'weights: found type {weights.dtype}; allowed are whole numbers')
+    v, cum = np.asarray(values, float)[order], np.cumsum(weights[..., order], -1, dtype=np.int32)
     total = cum[..., -1:]
     at = q.ravel()*(total-1) # between which of the repeated values, (..., Q)
     place = lambda k: np.stack([(cum <= k[..., [i]]).sum(-1) for i in range(q.size)], -1).clip(max=len(v)-1)

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['claims', 'mark', 'show_ours', 'measure', 'compare']
 
-# %% ../../nbs/48_analysis.claims.ipynb #b3caca9c
+# %% ../../nbs/48_analysis.claims.ipynb #750378fe
 import json
 from importlib.resources import files
 import numpy as np, pandas as pd
 from scipy.stats import entropy
-from ..core import CIFAR10, check_name
+from ..core import check_name
 from ..data.judgments import processed, repeats
 from ..mixing.fits import fit_pairs
 from ..softlabels.construct import match_labels

@@ -6,13 +6,13 @@
 __all__ = ['EXAMPLES', 'recovery', 'plot_recovery', 'confidence_by_coefficient', 'plot_confidence', 'example_relabellings',
            'plot_examples', 'plot_boundary', 'entropies', 'EntropyEffect', 'entropy_effect', 'plot_entropy']
 
-# %% ../../nbs/41_analysis.coefficient.ipynb #51d623dd
+# %% ../../nbs/41_analysis.coefficient.ipynb #6d9a7cd6
 from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy import stats
 from scipy.special import entr
-from ..core import check_lengths, check_name, check_range, check_table
+from ..core import check_name, check_range, check_table
 from ..figures import MIXUP, PEOPLE, describe, new_figure
 from ..stats import bootstrap, two_way, weighted_quantile
 from ..mixing.fits import alphabetical

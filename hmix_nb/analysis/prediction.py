@@ -6,13 +6,13 @@
 __all__ = ['FAMILIES', 'MODELS', 'positions', 'Gaussian', 'InflatedBeta', 'identity', 'pooled', 'per_pair', 'free_means', 'folds',
            'Comparison', 'cross_validate', 'plot_comparison']
 
-# %% ../../nbs/43_analysis.prediction.ipynb #c80186f0
+# %% ../../nbs/43_analysis.prediction.ipynb #45a508b4
 import numpy as np, pandas as pd
 from dataclasses import dataclass
 from html import escape
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log1p, log_ndtr, log_softmax, logsumexp, ndtr
-from ..core import check_lengths, check_name, check_range, check_table, rng
+from ..core import check_name, check_range, check_table, rng
 from ..figures import MIXUP, PEOPLE, describe, new_figure
 from ..mixing.fits import alphabetical, fit_pairs
 from ..stats import two_way

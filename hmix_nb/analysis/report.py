@@ -48,7 +48,7 @@ class Section:
     def __repr__(self):
         return f'{self.title}: {len(self.tables)} tables, {len(self.figures)} figures, {len(self.left_out)} left out'
 
-# %% ../../nbs/49_analysis.report.ipynb #767138ca
+# %% ../../nbs/49_analysis.report.ipynb #0a1e5ce0
 CAPTIONS = dict(
     selection_counts='How often each blend was picked, repeats included.',
     selection_counts_without_repeats='How often each blend was picked, without repeated trials.',
@@ -68,7 +68,7 @@ CAPTIONS = dict(
     published_examples='The examples of UAI Fig. 6, with all answers to each.',
     repeats='A second answer beside the first, and answers of two people to one blend.',
     untouched='Answers with all sliders where they started.',
-    monotonicity='Pairs of classes whose curve falls somewhere, and how many would by chance.',
+    monotonicity='Pairs of classes whose curve falls somewhere; how many would if all rose, or if some were flat in places.',
     steps='The lowest step of each pair, with its interval.',
     entropy='Blends of two ambiguous images beside blends of two clear ones (UAI Fig. 8), with the tests.',
     entropy_slopes='Confidence and relabelling per nat of ambiguity, over all blends.',

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TEXT', 'PairFits', 'alphabetical', 'fit_pairs', 'ship']
 
-# %% ../../nbs/20_mixing.fits.ipynb #c170fd2a
+# %% ../../nbs/20_mixing.fits.ipynb #96981513
 import json
 from dataclasses import dataclass, field
 from datetime import date
@@ -19,7 +19,7 @@ from scipy.stats import t as student
 from ..batchfit import fit_batch, sandwich
 from ..core import CIFAR10, check_name, check_range, check_table, write_atomic
 from ..shrinkage import common_cov, shrink
-from ..curves import FORMS, NUMPY, OMEGA, band, of_one_kind, omega, omega_slopes, share, share_slopes
+from ..curves import FORMS, OMEGA, band, of_one_kind, omega, omega_slopes, share, share_slopes
 
 # %% ../../nbs/20_mixing.fits.ipynb #2de15e92
 @dataclass(repr=False, eq=False)

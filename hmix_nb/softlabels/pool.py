@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DrawnSet', 'pool_dls', 'annotator_weights', 'total_seconds', 'LabelPool']
 
-# %% ../../nbs/31_softlabels.pool.ipynb #d0b96df0
+# %% ../../nbs/31_softlabels.pool.ipynb #5552b4ff
 import warnings
 from numbers import Integral
 import numpy as np
@@ -15,7 +15,7 @@ from fastai.data.core import DataLoaders
 from torch import Tensor
 from torch.utils.data import get_worker_info
 from ..core import check_lengths, check_name, check_range, check_table, seed_for
-from ..data.images import SoftDL, SoftSet, soft_dls
+from ..data.images import SoftSet, soft_dls
 from ..data.judgments import repeats
 from ..data.pool import LabelPool
 

@@ -34,6 +34,21 @@ def test_labels_built_in_the_order_of_the_answers(single, blends):
     np.testing.assert_array_equal(y, soft_labels(df, 'T1', 'uniform'))
     assert build_labels(blends).index.tolist() == blends.stimulus.tolist()
 
+def test_labels_of_the_answers_that_can_be_read(single, blends):
+    for df, key in ((single[0], 'id_a'), (blends, 'stimulus')):
+        bad = df.assign(first=['kat', *df['first'][1:]], second_prob=[*df.second_prob[:-1], 2.])
+        with pytest.raises(ValueError, match="row 0: first: 'kat' is unknown"): build_labels(bad, CIFAR10)
+        with pytest.raises(ValueError, match="classes: needed with errors='collect'"): build_labels(bad, errors='collect')
+        built = build_labels(bad, CIFAR10, errors='collect', rule='clean')
+        labels, left_out = built
+        assert labels.index.tolist() == df[key][1:-1].tolist() and left_out.index.tolist() == [0, len(df)-1]
+        assert built.kept.tolist() == list(range(1, len(df)-1))
+        pd.testing.assert_frame_equal(labels, build_labels(df, rule='clean')[1:-1])
+    for bad, told in [(None, 'df: found NoneType'), (df.drop(columns='stimulus'), "no column 'stimulus'"),
+                      (df.assign(stimulus=[None, *df.stimulus[1:]]), "column 'stimulus' has"),
+                      (df.assign(impossible='ship'), "'impossible' has 'ship'")]:
+        with pytest.raises(ValueError, match=told): build_labels(bad)
+
 def test_classes_of_a_study(single):
     df = single[0]
     assert answer_classes(df) == CIFAR10
@@ -60,6 +75,13 @@ def test_fig_9(blends):
     np.testing.assert_allclose(heights[:10], labels.loc[name].mean())
     np.testing.assert_allclose(heights[10:], s.lam_f*np.eye(10)[CIFAR10.index(s.class_a)] + (1-s.lam_f)*np.eye(10)[CIFAR10.index(s.class_b)])
     with pytest.raises(ValueError, match='number of the image'): plot_blends(labels, ImageSet(x[:3], np.zeros(3, int)))
+    with pytest.raises(ValueError, match="names: 'nothing' is unknown"): plot_blends(labels, images, ['nothing'])
+    other = blends.assign(stimulus=blends.stimulus.map({k: f'b{i}' for i, k in enumerate(blends.stimulus.unique())}))
+    again = plot_blends(build_labels(other), images, ['b0'], other) # a study whose names do not say what was blended
+    np.testing.assert_array_equal(again[0, 0].images[0].get_array(), axs[0, 0].images[0].get_array())
+    assert [p.get_height() for p in again[1, 0].patches] == heights and title(again[0, 0]) == title(axs[0, 0])
+    with pytest.raises(ValueError, match="answers: no column 'id_b'"):
+        plot_blends(build_labels(other), images, ['b0'], other.drop(columns='id_b'))
     mass = off_endpoint_mass(labels).assign(class_a='cat', class_b='dog')
     assert example_blends(mass, n=2) == mass.off.nlargest(2).index.tolist()
 
@@ -95,6 +117,8 @@ def test_figure_of_varieties(single, blends):
     axs = plot_varieties(df, images)
     for ax, how in zip(axs[1:], [('T1', 'uniform'), ('T1', 'clamp'), ('T2', 'uniform'), ('T2', 'clamp')]):
         np.testing.assert_allclose([b.get_height() for b in ax.patches], soft_labels(df.iloc[[k]], *how)[0])
+    for f in (telling_answer, plot_varieties, varieties):
+        with pytest.raises(ValueError, match='errors: not allowed here'): f(df, errors='collect')
     assert 'nats' in title(axs[0]) and len(plot_varieties(blends, images, at=3)[0].images) == 1
 
 def test_people():

@@ -28,6 +28,9 @@ def test_votes_must_know_the_image():
     labels = pd.DataFrame([[1., 0]], index=[5], columns=['a', 'b'])
     with pytest.raises(ValueError, match='number of the image'): against_votes(labels, np.eye(2))
     with pytest.raises(ValueError, match='classes'): against_votes(labels.set_axis([0]), np.eye(3))
+    for bad in (None, [1], 5, labels.a):
+        with pytest.raises(ValueError, match='labels: found'): against_votes(bad, np.eye(2))
+        with pytest.raises(ValueError, match='labels: found'): off_endpoint_mass(bad)
 
 def test_simulated_answers_have_the_columns_of_the_reader(hub):
     made = simulate_answers(np.eye(10)[:3])

@@ -315,7 +315,7 @@ def test_shipped_needs_no_data(monkeypatch):
     for pooling in ('none', 'partial'):
         f = PairFits.shipped(pooling)
         assert f.pooling == pooling and len(f.table) == 45 and (f.table.status == 'ok').all()
-        assert set(f.meta) == {'version', 'date', 'n', 'source', 'sha256', 'prior'} and f.meta['n'] == 4950
+        assert set(f.meta) == {'version', 'date', 'n', 'source', 'sha256', 'licence', 'prior'} and f.meta['n'] == 4950
         i, j = np.nonzero(~np.eye(10, dtype=bool))
         w = f.weight(torch.rand(90), torch.tensor(i), torch.tensor(j))
         assert ((0 < w) & (w < 1)).all()
@@ -328,7 +328,7 @@ def test_shipped_is_what_the_data_gives(hub, tmp_path):
         numbers = a.table.select_dtypes('number').columns
         assert a.table.index.equals(b.table.index) and list(a.table) == list(b.table)
         np.testing.assert_allclose(b.table[numbers], a.table[numbers], rtol=1e-4, atol=1e-6)
-        assert all(a.meta[o] == b.meta[o] for o in ('n', 'source', 'sha256'))
+        assert all(a.meta[o] == b.meta[o] for o in ('n', 'source', 'sha256', 'licence'))
 
 def test_the_numbers_of_the_paper(hub):
     from hmix_nb.data.judgments import coefficient

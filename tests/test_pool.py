@@ -6,7 +6,7 @@ from fastai.learner import Learner, load_learner
 from hypothesis import given, settings, strategies as st
 from scipy.stats import chisquare, hypergeom
 from torch.utils._python_dispatch import TorchDispatchMode
-from hmix_nb.data.images import as_floats, cifar10h, digits
+from hmix_nb.data.images import SoftSet, as_floats, cifar10h, digits
 from hmix_nb.data.judgments import categorical
 from hmix_nb.data.pool import LabelPool
 from hmix_nb.labels import soft_cross_entropy
@@ -65,8 +65,9 @@ def test_draws_follow_the_weights(how):
     assert not seen[expected == 0].any()
     assert chisquare(seen[expected > 0], expected[expected > 0], ddof=2).pvalue > 1e-4
 
-def test_over_many_epochs_the_mean_of_the_draws_is_the_mean_of_the_pool():
-    pool, x = made([6, 7, 2, 1, 9]*20), torch.rand(100, 3, 2, 2)
+@pytest.mark.parametrize('weighted', [False, True])
+def test_over_many_epochs_the_mean_of_the_draws_is_the_mean_of_the_pool(weighted):
+    pool, x = made([6, 7, 2, 1, 9]*20, weights=np.random.default_rng(1).random(500) + .1 if weighted else None), torch.rand(100, 3, 2, 2)
     dls = pool_dls(x, pool, x, pool, bs=32, generator=3, device='cpu')
     total, epochs = torch.zeros(100, 4, dtype=torch.float64), 1500
     order = {tuple(o.tolist()): i for i, o in enumerate(x.flatten(1))}
@@ -74,21 +75,63 @@ def test_over_many_epochs_the_mean_of_the_draws_is_the_mean_of_the_pool():
         for xb, yb in dls.train: total[[order[tuple(o)] for o in xb.flatten(1).tolist()]] += yb
     image, rows = torch.as_tensor(pool.image), pool.rows.double()
     mean = pool.mean().double()
-    var = torch.zeros(100, 4, dtype=torch.float64).index_add_(0, image, (rows - mean[image])**2)/pool.count[:, None]
+    w = torch.as_tensor(pool.row_weights)
+    var = torch.zeros(100, 4, dtype=torch.float64).index_add_(0, image, w[:, None]*(rows - mean[image])**2)
+    var /= torch.zeros(100, dtype=torch.float64).index_add_(0, image, w)[:, None]
     z = ((total/epochs - mean)/(var/epochs).sqrt())[pool.count > 1]
     assert z.abs().max() < 5 and abs(z.std() - 1) < .15 and torch.allclose(total[pool.count == 1]/epochs, mean[pool.count == 1])
 
 def test_uniform_numbers_at_their_ends_stay_inside_the_image(monkeypatch):
     plain, votes = made([3, 1, 63, 7]), made([3, 1, 63, 7], votes=np.arange(1, 75))
-    for u in (0., 1 - 2**-24): # the smallest and the largest that torch draws
-        monkeypatch.setattr(torch, 'rand', lambda *size, u=u, **kw: torch.full(size, u))
-        for pool in (plain, votes):
-            at = pool.pick([0, 1, 2, 3])
-            assert at.tolist() == (pool.start if u == 0 else pool.start + pool.count - 1).tolist()
-    halves = LabelPool(torch.eye(4), [0]*4, weights=[0, 1, 1, 0])
-    for u, at in [(0., 1), (.5, 2), (1 - 2**-24, 2)]: # never a row of weight 0
-        monkeypatch.setattr(torch, 'rand', lambda *size, u=u, **kw: torch.full(size, u))
-        assert halves.pick([0]).tolist() == [at]
+    w = np.tile([0., 1.], 37)
+    w[3] = 1 # the only row of its image
+    weights = LabelPool(np.ones((74, 1)), np.repeat(range(4), [3, 1, 63, 7]), weights=w)
+    for u in (0., 1 - 2**-24, *np.random.default_rng(0).random(500, np.float32)): # the smallest and the largest that torch draws
+        monkeypatch.setattr(torch, 'rand', lambda *size, u=u, **kw: torch.full(size, float(u)))
+        at = plain.pick([0, 1, 2, 3])
+        if u in (0, 1 - 2**-24): assert at.tolist() == (plain.start if u == 0 else plain.start + plain.count - 1).tolist()
+        for pool in (votes, weights): # never a row of weight 0
+            at = pool.pick([0, 1, 2, 3]).numpy()
+            assert pool.image[at].tolist() == [0, 1, 2, 3] and (pool.row_weights[at] > 0).all()
+
+def shares(pool): # with which chance the rows of each image are drawn
+    stay, other = pool._stay.double().numpy(), pool._other.numpy()
+    return (stay + np.bincount(other, 1 - stay, len(stay)))/pool.count.numpy()[pool.image]
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.lists(st.sampled_from([0., 1e-9, .1, .2, .3, 1/3, 1., 1., 2., 7., 1e6]), min_size=1, max_size=40), min_size=1, max_size=8))
+def test_the_chances_of_rows_are_their_weights(images):
+    w, image = np.concatenate(images), np.repeat(np.arange(len(images)), [len(o) for o in images])
+    pool = LabelPool(np.ones((len(w), 1)), image, weights=w)
+    if pool._stay is None: return # all weigh 1
+    total = np.bincount(image, w)[image]
+    there = total > 0
+    assert np.allclose(shares(pool)[there], (w/np.where(there, total, 1))[there], atol=1e-6, rtol=0)
+    assert np.array_equal(image[pool._other.numpy()], image) and ((pool._stay >= 0) & (pool._stay <= 1)).all()
+    assert not (shares(pool)[there & (w == 0)]).any()
+
+def test_wide_pools_of_weighted_rows_need_no_table_as_wide_as_they_are():
+    g = np.random.default_rng(1)
+    count = np.r_[10_000, np.full(5000, 3)]
+    w = g.random(count.sum())*g.choice([0, 1, 100], count.sum())
+    first = np.cumsum(count) - count
+    w[first] += .01
+    pool = LabelPool(np.ones((len(w), 1)), np.repeat(np.arange(len(count)), count), weights=w)
+    held = sum(v.nelement() for v in vars(pool).values() if torch.is_tensor(v))
+    assert held < 5*len(w) # a padded table would have 50 million
+    assert np.allclose(shares(pool), w/np.bincount(pool.image, w)[pool.image], atol=1e-7)
+    many = pool.pick(torch.zeros(200_000, dtype=torch.long), gen(3)).numpy()
+    top = np.argsort(-w[:10_000])[:3000]
+    seen, expected = np.isin(many, top).mean(), w[top].sum()/w[:10_000].sum()
+    assert abs(seen - expected) < 5*(expected*(1-expected)/200_000)**.5
+
+def test_the_mean_of_many_rows_is_exact_and_made_in_parts():
+    rows, image, _ = raw([1, 70_000, 3], k=30)
+    w = np.random.default_rng(0).random(70_004)
+    pool = LabelPool(rows, image, weights=w)
+    order = np.argsort(image, kind='stable')
+    want = [np.average(rows[order][pool.image == i].astype(np.float32).astype(float), axis=0, weights=w[order][pool.image == i]) for i in range(3)]
+    assert np.abs(pool.mean().numpy() - want).max() < 1e-7
 
 def test_rows_of_an_image_keep_their_order():
     image = np.random.default_rng(0).integers(3, size=3000)
@@ -110,6 +153,29 @@ def test_the_seed_alone_decides_and_the_state_can_be_put_back():
     again = pickle.loads(pickle.dumps(pool))
     assert torch.equal(again.draw(idx, gen(1)), a) and again.names == pool.names
 
+@pytest.mark.parametrize('votes', [None, np.arange(1, 31)])
+def test_random_numbers_come_from_the_generator_wherever_the_pool_is(votes):
+    pool, a, b = made([30//6]*6, votes=votes), gen(4), gen(4)
+    there = pool.to('meta')
+    assert there.draw([0, 5, 5], a).device.type == 'meta' and there.draw(torch.tensor([1]), a).shape == (1, 4)
+    pool.draw([0, 5, 5], b), pool.draw([1], b)
+    assert torch.equal(a.get_state(), b.get_state()) # as many, and on the CPU: so the draws are the same
+    assert torch.equal(pool.to('cpu').draw([0, 5], gen(1)), pool.draw([0, 5], gen(1)))
+
+class Copies(TorchDispatchMode):
+    "Keeps how tensors are copied from one device to another."
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if '_to_copy' in str(func) and 'device' in (kwargs or {}): self.seen.append((kwargs['device'].type, kwargs.get('non_blocking', False)))
+        return func(*args, **(kwargs or {}))
+
+def test_only_copies_to_a_gpu_are_not_waited_for():
+    pool = made([5]*6).to('meta')
+    with Copies() as c: pool.draw(torch.tensor([1, 2], device='meta'), gen())
+    assert c.seen == [('meta', False)]
+
 class CountOps(TorchDispatchMode):
     "Counts what torch is asked to do."
     def __init__(self):
@@ -125,7 +191,7 @@ def test_a_draw_takes_as_many_steps_for_one_image_as_for_many(votes):
         pool = made([200//n]*n, votes=votes)
         with CountOps() as c: pool.draw(torch.zeros(b, dtype=torch.long), gen())
         return c.n
-    assert steps(1, 2) == steps(512, 2) == steps(512, 100) < 12
+    assert steps(1, 2) == steps(512, 2) == steps(512, 100) < 14
 
 @quick
 @given(counts, st.data())
@@ -163,6 +229,16 @@ def test_subsampled_votes_are_drawn_without_replacement():
     seen = np.bincount(np.minimum(second, 3), minlength=4)
     assert chisquare(seen, np.r_[p[:3], 1-p[:3].sum()]*4000).pvalue > 1e-4
     assert torch.equal(pool.subsample(51).mean(), pool.mean())
+
+@quick
+@given(st.lists(st.integers(2, 6), min_size=1, max_size=6), st.integers(0, 99), st.booleans())
+@pytest.mark.filterwarnings('ignore')
+def test_a_subsample_has_a_label_for_each_image_that_had_one(n, seed, votes):
+    w = np.random.default_rng(seed).choice([0., 1.], sum(n))
+    pool = made(n, seed=seed, weights=w, votes=np.arange(1, sum(n)+1) if votes else None)
+    for m in (1, 2):
+        some = pool.subsample(m, seed)
+        assert some.unlabelled.tolist() == pool.unlabelled.tolist() and (some.row_weights > 0).all()
 
 def test_fewer_annotators_than_asked_for_are_said():
     pool = LabelPool([[1., 0.]]*5, [0, 0, 0, 1, 1])
@@ -237,6 +313,12 @@ def test_only_filled_rows_are_exempt_from_weights():
 
 def test_no_image_is_selected_twice():
     with pytest.raises(ValueError, match="idx: 'im0' is there twice"): made([2, 3]).select([0, 0])
+
+@pytest.mark.parametrize('kind', [torch.uint8, torch.int16, torch.int32, torch.long])
+def test_positions_may_be_any_integers(kind):
+    pool, i = made([2, 3]), torch.tensor([1, 0, 1])
+    assert torch.equal(pool.draw(i.to(kind), gen(2)), pool.draw(i, gen(2)))
+    for nothing in ([], torch.tensor([], dtype=kind), np.array([], dtype=int)): assert pool.draw(nothing).shape == (0, 4)
 
 @pytest.mark.parametrize('idx, kw, told', [([.5], {}, 'idx: found'), ([True, False], {}, 'idx: found'), (0, {}, 'idx: found'),
                                            (['a'], {}, 'idx: found'), ([0], dict(generator=3), 'generator: found 3')])
@@ -320,13 +402,24 @@ def test_one_draw_per_batch_and_global_randomness(monkeypatch):
     torch.manual_seed(3)
     assert torch.equal(free.one_batch()[1], a)
 
-def test_a_drawn_set_takes_what_a_set_takes():
-    pool, x = made([3]*5), torch.rand(5, 3, 2, 2)
-    s = DrawnSet(x, pool, gen())
-    for i in (2, -1, slice(1, 4), [0, 0], torch.tensor([4, 1]), np.array([1]), torch.tensor([True, False, True, False, False])):
-        xb, yb = s[i]
-        assert torch.equal(xb, x[i]) and yb.shape[:-1] == xb.shape[:-3] and torch.allclose(yb.sum(-1), torch.ones(()))
+INDICES = [2, -1, slice(1, 4), slice(None, None, 2), slice(5, 9), [0, 0], [-1, 0], [], ..., None, np.int64(3), np.array([1]), np.array([[1, -5]]),
+           torch.tensor([4, 1]), torch.tensor([-1, 0, -5]), torch.tensor(3), torch.tensor(-2), torch.tensor([[0, 1], [-1, 2]]),
+           torch.zeros(2, 0, dtype=torch.long), torch.tensor([], dtype=torch.long), torch.tensor([4, -1], dtype=torch.int32),
+           torch.tensor([[[3]]]), torch.tensor([True, False, True, False, False]), [True, False, False, False, True]]
+
+@pytest.mark.parametrize('i', INDICES, ids=str)
+def test_a_drawn_set_takes_what_a_set_takes(i):
+    one_hot = torch.eye(5).repeat_interleave(3, 0) # the three labels of an image are the same, so a draw tells which image it was
+    pool, x = LabelPool(one_hot, np.repeat(np.arange(5), 3)), torch.rand(5, 3, 2, 2)
+    s, plain = DrawnSet(x, pool, gen()), SoftSet(x, torch.eye(5))
+    for got, want in zip(s[i], plain[i]): assert got.shape == want.shape and torch.equal(got, want)
     assert len(s.new_empty()) == 0 and len(s) == 5
+
+@pytest.mark.parametrize('i', [5, -6, torch.tensor([5]), torch.tensor([0, -6]), torch.tensor([[0, 5]]), [7], [True], torch.tensor([True])], ids=str)
+def test_a_drawn_set_refuses_what_a_set_refuses(i):
+    s = DrawnSet(torch.rand(5, 3, 2, 2), made([3]*5), gen())
+    with pytest.raises(IndexError): SoftSet(s.x, s.y)[i]
+    with pytest.raises(IndexError): s[i]
 
 def test_workers_cannot_draw():
     s = DrawnSet(torch.rand(6, 3, 2, 2), made([3]*6), gen())

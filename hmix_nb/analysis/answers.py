@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Answers', 'simulated_answers', 'read_table', 'own_answers', 'load_answers']
 
-# %% ../../nbs/47_analysis.answers.ipynb #719a2cf4
+# %% ../../nbs/47_analysis.answers.ipynb #386ce698
 import ast, re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from ..core import CIFAR10, check_name, check_table
 from ..data.hub import DataHub
 from ..data.judgments import LAYOUTS, categorical, coefficient, construct, select_shuffled
 from ..data.simulated import SimulatedParticipants, ambiguity, draw_stimuli
-from .categorical import _LABELS, answer_classes, released_labels, simulate_answers
+from .categorical import RELEASED, answer_classes, released_labels, simulate_answers
 
 # %% ../../nbs/47_analysis.answers.ipynb #c664656a
 _KINDS = 'construct', 'select', 'coefficient', 'categorical'
@@ -125,7 +125,7 @@ def _votes(hub): # CIFAR-10H, if it is there
     name = 'cifar-10h/cifar10h-probs.npy'
     return np.load(hub.path(name)) if hub.has(name) else None
 
-# %% ../../nbs/47_analysis.answers.ipynb #c85a9ce4
+# %% ../../nbs/47_analysis.answers.ipynb #e3668846
 def load_answers(
     study:str='h-mix', # Or 'cifar-10s'
     root=None, # The data folder, as for `DataHub`
@@ -138,7 +138,7 @@ def load_answers(
         made = simulated_answers(study, seed)
         return replace(made, about=f'{made.about} {missing[0]} is not at hand; `hmix data --fetch {study}` fetches it.')
     more = dict(hub=hub, probs=_votes(hub))
-    if hub.has(_LABELS[study]): more['labels'] = released_labels(hub, study)
+    if hub.has(RELEASED[study]): more['labels'] = released_labels(hub, study)
     more['categorical'] = categorical(hub, study)
     if study == 'cifar-10s': return Answers(study, 'released', 'The released answers of CIFAR-10S.', **more)
     rest = construct(hub), select_shuffled(hub), coefficient(hub)

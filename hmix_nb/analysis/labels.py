@@ -54,7 +54,7 @@ def pick_examples(
     if not rows: raise ValueError('wanted: no image is as described')
     return pd.DataFrame(rows).drop(columns='other')
 
-# %% ../../nbs/45_analysis.labels.ipynb #9f052c73
+# %% ../../nbs/45_analysis.labels.ipynb #69616be2
 def plot_examples(
     picked:pd.DataFrame, # From `pick_examples`
     labels:pd.DataFrame, # One row per form; index: the number of the image
@@ -77,8 +77,7 @@ def plot_examples(
         ax.set_axis_on()
         both = mean.loc[o['image']].to_numpy(), np.asarray(probs)[o['image']]
         wide = [w + (y >= .05).sum() for w, y in zip(wide, both)]
-        draw_label(ax, *both, ('forms', 'votes'))
-        ax.set_xticks(range(len(both[0])), [str(c)[:5] for c in labels], rotation=90, fontsize=7)
+        draw_label(ax, both[0], [str(c)[:5] for c in labels], both[1], ('forms', 'votes'))
         if k % ncols == 0: ax.set_ylabel('weight')
     fig.legend(*axs[1, 0].get_legend_handles_labels(), loc='outside lower center', ncols=2, frameon=False, fontsize=8)
     title = 'Here {:.1f} classes get .05 or more from forms, {:.1f} from votes'.format(*(w/len(picked) for w in wide))
@@ -102,7 +101,7 @@ def plot_entropies(
     return describe(ax, f'Half of the images have {a:.2f} nats or more from forms, {b:.2f} from votes', 'entropy, nats',
                     'share of the labels below')
 
-# %% ../../nbs/45_analysis.labels.ipynb #4169eade
+# %% ../../nbs/45_analysis.labels.ipynb #4da92ae7
 def varieties(
     df:pd.DataFrame, # As `data.judgments.categorical` returns it
     probs=None, # (N, K) shares of the votes, by image (`id_a`); `None` leaves out the columns on votes
@@ -110,7 +109,8 @@ def varieties(
     **how, # On to `soft_labels`: `rule`, `gamma`, `similarity`
 )->pd.DataFrame: # Index `variety, spread`; entropy of `one` form and of the `mean` (nats), `top` weight, votes
     "Summarise the labels of each variety."
-    classes, rows = classes or answer_classes(df), {}
+    classes, rows = answer_classes(df) if classes is None else tuple(classes), {}
+    _all_readable(how)
     spreads = SPREADS if how.get('similarity') is not None or set(classes) <= set(CIFAR10) else ('uniform', 'clamp')
     for v in VARIETIES:
         for s in spreads:
@@ -124,7 +124,10 @@ def varieties(
             rows[v, s]['missed'] = (votes*(mean.to_numpy() == 0)).sum(1).mean()
     return pd.DataFrame(rows).T.rename_axis(['variety', 'spread'])
 
-# %% ../../nbs/45_analysis.labels.ipynb #0dd129a5
+def _all_readable(how): # who compares varieties needs the same answers in each
+    if 'errors' in how: raise ValueError('errors: not allowed here; leave out what cannot be read before')
+
+# %% ../../nbs/45_analysis.labels.ipynb #1f8dad61
 _FOUR = [('T1', 'uniform'), ('T1', 'clamp'), ('T2', 'uniform'), ('T2', 'clamp')]
 
 def telling_answer(
@@ -132,9 +135,11 @@ def telling_answer(
     **how, # On to `soft_labels`
 )->int: # Its position in `df`
     "Find the answer whose four labels are furthest apart, among those that do not contradict themselves."
+    _all_readable(how)
     y = np.stack([soft_labels(df, *o, **how) for o in _FOUR])
     apart = np.min([np.abs(y[i] - y[j]).sum(1) for i in range(4) for j in range(i)], axis=0)
-    odd = [f == s or f in t or s in t for f, s, t in zip(df['first'], df.second, df.impossible)]
+    second = df.second.astype(object).where(df.second.notna(), None)
+    odd = [f == s or f in t or s in t for f, s, t in zip(df['first'], second, df.impossible)]
     return int(np.where(odd, -1, apart).argmax())
 
 def plot_varieties(
@@ -144,6 +149,7 @@ def plot_varieties(
     **how, # On to `soft_labels`: `classes`, `gamma`, `rule`
 ): # The Axes
     "Draw one image, and the four labels of one person's answer to it; thesis Fig. 3.2."
+    _all_readable(how)
     how = dict(classes=answer_classes(df)) | how
     r = df.iloc[[telling_answer(df, **how) if at is None else at]]
     y, o = [soft_labels(r, *k, **how)[0] for k in _FOUR], r.iloc[0]
@@ -153,11 +159,8 @@ def plot_varieties(
     second = f'\n{o.second} {o.second_prob:.0%}' if isinstance(o.second, str) and o.second_prob == o.second_prob else ''
     axs[0].set_title(f'{o["first"]} {o.first_prob:.0%}{second}\n{len(o.impossible)} ruled out', fontsize=9)
     for ax, (variety, spread), label in zip(axs[1:], _FOUR, y):
-        ax.bar(range(len(label)), label, color=PEOPLE)
-        ax.set_xticks(range(len(label)), [str(c)[:5] for c in how['classes']], rotation=90, fontsize=7)
+        draw_label(ax, label, [str(c)[:5] for c in how['classes']])
         ax.set_title(f'{variety}, {spread}', fontsize=9)
-        ax.set(ylim=(0, 1), yticks=[0, .5, 1])
-        ax.grid(False, axis='x')
     axs[1].set_ylabel('weight')
     h = entropy(y, axis=1)
     fig.suptitle(f'One answer, four labels, of {h.min():.2f} to {h.max():.2f} nats', fontweight='bold', fontsize=11)

@@ -189,14 +189,14 @@ def _categorical(a, images, draws): # whole soft labels
         return s
     return _blends(s, a, labels, images, draws) if 'lam_f' in df else _singles(s, a, labels, images)
 
-# %% ../../nbs/49_analysis.report.ipynb #17a5d5d5
+# %% ../../nbs/49_analysis.report.ipynb #bfff12d8
 def _blends(s, a, labels, images, draws): # what was not blended, and is seen
     mass = cache(lambda: ca.off_endpoint_mass(labels, a.categorical))
     s.table('off_endpoint_mass', mass)
     s.table('endpoint_correlation', lambda: ca.endpoint_correlation(mass(), **draws))
     if 'off_endpoint_mass' not in s.tables: return s
     s.figure('off_endpoint_mass', lambda: ca.plot_off_endpoint(mass()))
-    if images: s.figure('blends', lambda: ca.plot_blends(labels, images()))
+    if images: s.figure('blends', lambda: ca.plot_blends(labels, images(), answers=a.categorical))
     else: s.left_out['figure blends'] = _NO_IMAGES
     return s
 

@@ -6,9 +6,10 @@
 __all__ = ['Layout', 'LAYOUTS', 'Kept', 'short_id', 'coefficient', 'construct', 'select_shuffled', 'categorical', 'processed',
            'repeats', 'drop_inconsistent', 'drop_untouched', 'drop_as_released']
 
-# %% ../../nbs/11_data.judgments.ipynb #d67d7124
+# %% ../../nbs/11_data.judgments.ipynb #1cfb89f0
 import csv, hashlib, json, os, re
 from collections import namedtuple
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 import numpy as np, pandas as pd
@@ -194,7 +195,7 @@ def select_shuffled(
     "Read the blends that people picked as half and half."
     return _read(source, LAYOUTS['select'], _select, _MIDPOINT, errors)
 
-# %% ../../nbs/11_data.judgments.ipynb #44a9e6e3
+# %% ../../nbs/11_data.judgments.ipynb #18b507d5
 def _percent(text, what, repairs):
     slipped = re.fullmatch('([1-9])p', text)
     if slipped: repairs.append(f'{what}: {text!r} read as {slipped[1]}0')
@@ -221,7 +222,10 @@ def _impossible(answer):
             raise ValueError(f'response: found {key[:30]!r}: {str(answer[key])[:20]!r}; '
                              f'allowed beside the four answers is {ticks}<Class>: 1')
         ticked.add(check_name(key[len(ticks):].lower(), CIFAR10, ticks))
-    return tuple(c for c in CIFAR10 if c in ticked)
+    return _in_order(frozenset(ticked))
+
+@lru_cache(None)
+def _in_order(names): return tuple(c for c in CIFAR10 if c in names) # one object for all who tick the same
 
 # %% ../../nbs/11_data.judgments.ipynb #99bfb952
 def _image(row):

@@ -54,8 +54,30 @@ class LabelPool:
         labels = f'{len(self.rows):,} labels over {self.n_classes} classes'
         return f'{len(self):,} images, {labels}{people}, {per}{votes}{bare}'
 
-# %% ../../nbs/14_data.pool.ipynb #45397f96
-_BY_ROW, _TENSORS = ('participant', 'seconds', 'votes', 'weights', 'given'), ('rows', 'count', 'start', '_n', '_shares')
+# %% ../../nbs/14_data.pool.ipynb #aa8b574a
+def _alias(w, image, start, count): # (R,) the chance to stay with a row, and (R,) the row to take instead
+    total = np.bincount(image, w, len(count))
+    w = np.divide(w*count[image], total[image], where=total[image] > 0, out=np.zeros(len(w))) # 1 on average
+    rich = w >= np.minimum(1, pd.Series(w).groupby(image).transform('max').to_numpy()) # at least one per image
+    r, p = np.flatnonzero(rich), np.flatnonzero(~rich)
+    stay, other = np.where(rich, 1, w), np.arange(len(w))
+    if not len(p): return stay, other
+    def up_to(x, at): return start[image[at]] + pd.Series(x).groupby(image[at]).cumsum().to_numpy()
+    last = lambda at: np.cumsum(np.bincount(image[at], minlength=len(count))) - 1 # the last of each image
+    # along a line on which each image has a stretch, what the rich give and what the poor lack lie side by side
+    gives, lacks = up_to((w[r]-1).clip(0), r), up_to(1-w[p], p)
+    before = np.maximum(np.r_[0, lacks[:-1]], start[image[p]])
+    other[p] = r[np.minimum(np.searchsorted(gives, before, 'right'), last(r)[image[p]])]
+    # who has given all they had, in filling up the poor row `to`, draws on the next of the rich
+    to = np.minimum(np.searchsorted(lacks, gives), last(p)[image[r]])
+    spent = (gives > start[image[r]]) & (np.arange(len(r)) < last(r)[image[r]])
+    stay[r[spent]] = (1 + gives - lacks[to])[spent].clip(0, 1)
+    other[r[spent]] = r[np.flatnonzero(spent) + 1]
+    return stay, other
+
+# %% ../../nbs/14_data.pool.ipynb #8da975ee
+_BY_ROW = 'participant', 'seconds', 'votes', 'weights', 'given'
+_TENSORS = 'rows', 'count', 'start', '_n', '_stay', '_other'
 
 def _fill(pool, rows, image, names, by):
     "Set all that a pool is made of, unchecked; `by` has one array per kind of information about a row."
@@ -67,16 +89,12 @@ def _fill(pool, rows, image, names, by):
     start = np.cumsum(count) - count
     pool.count, pool.start, pool._n = torch.as_tensor(count), torch.as_tensor(start), torch.as_tensor(count).float()
     pool.unlabelled = np.flatnonzero(np.bincount(pool.image, weights=pool.row_weights, minlength=len(names)) == 0)
-    pool._shares = _shares(pool.row_weights, pool.image, start, count) if (pool.row_weights != 1).any() else None
+    weighted = (pool.row_weights != 1).any()
+    stay, other = _alias(pool.row_weights, pool.image, start, count) if weighted else (None, None)
+    pool._stay, pool._other = (torch.as_tensor(stay).float(), torch.as_tensor(other)) if weighted else (None, None)
     return _move(pool, rows.device)
 
 def _list(names): return names.tolist() if hasattr(names, 'tolist') else list(names)
-
-def _shares(w, image, start, count): # float32 is as fine as the numbers that are drawn
-    up_to = pd.Series(w).groupby(image).cumsum()
-    table = np.ones((len(count), count.max()), dtype=np.float32)
-    table[image, np.arange(len(w)) - start[image]] = (up_to/up_to.groupby(image).transform('last')).fillna(0)
-    return torch.as_tensor(table)
 
 def _move(pool, device):
     for k in _TENSORS: setattr(pool, k, None if getattr(pool, k) is None else getattr(pool, k).to(device))
@@ -112,7 +130,7 @@ def to(self:LabelPool,
     "Take the rows, and what it needs to draw from them, to `device`."
     return _move(copy.copy(self), device)
 
-# %% ../../nbs/14_data.pool.ipynb #09b00349
+# %% ../../nbs/14_data.pool.ipynb #7de750a4
 @patch
 def mean(self:LabelPool,
     weights=None, # As for `weighted`
@@ -120,10 +138,12 @@ def mean(self:LabelPool,
     "Average the rows of each image."
     if weights is not None: return self.weighted(weights).mean()
     _refuse(self)
-    w = torch.as_tensor(self.row_weights)[:, None]
-    total = torch.zeros(len(self), self.n_classes+1, dtype=torch.float64)
-    total.index_add_(0, torch.as_tensor(self.image), torch.cat([self.rows.cpu()*w, w], 1)) # a GPU adds in any order
-    return (total[:, :-1]/total[:, -1:]).float().to(self.device)
+    image, w = torch.as_tensor(self.image), torch.as_tensor(self.row_weights)
+    total = torch.zeros(len(self), self.n_classes, dtype=torch.float64)
+    parts = (o.split(max(2**20//self.n_classes, 1)) for o in (image, self.rows, w)) # few are float64 at a time
+    for i, rows, v in zip(*parts): total.index_add_(0, i, rows.cpu()*v[:, None]) # a GPU adds in any order
+    n = torch.zeros(len(self), dtype=torch.float64).index_add_(0, image, w)
+    return (total/n[:, None]).float().to(self.device)
 
 def _refuse(pool):
     if not len(pool.unlabelled): return
@@ -131,7 +151,7 @@ def _refuse(pool):
     raise ValueError(f'pool: no label for {shown} ({len(pool.unlabelled)} of {len(pool)} images); draws and means need '
                      'one for each. `fill` gives labels to images without, `select` leaves images out')
 
-# %% ../../nbs/14_data.pool.ipynb #32cee253
+# %% ../../nbs/14_data.pool.ipynb #074d2e86
 @patch
 def pick(self:LabelPool,
     idx, # (B,) positions of images; repeats are drawn for separately
@@ -143,10 +163,12 @@ def pick(self:LabelPool,
         raise ValueError(f'generator: found {generator!r}; allowed is a torch.Generator or None')
     device, (idx, first) = self.rows.device, _starts(self, idx)
     u = torch.rand(len(idx), generator=generator, device=device if generator is None else generator.device)
-    if u.device != device: u = u.to(device)
-    if self._shares is None: # u is 1 - 2**-24 at the most, so this is never a row of the next image
-        return u.mul_(self._n.index_select(0, idx)).long().add_(first)
-    return torch.searchsorted(self._shares.index_select(0, idx), u[:, None], right=True)[:, 0].add_(first)
+    # to a GPU, nobody waits for the copy; from a GPU, who does not wait reads what is not there yet
+    if u.device != device: u = u.to(device, non_blocking=device.type == 'cuda')
+    u.mul_(self._n.index_select(0, idx))
+    at = u.long().add_(first) # u was 1 - 2**-24 at the most, so this is never a row of the next image
+    if self._stay is None: return at
+    return torch.where(u.frac_() < self._stay.index_select(0, at), at, self._other.index_select(0, at))
 
 @patch
 def draw(self:LabelPool,
@@ -157,12 +179,14 @@ def draw(self:LabelPool,
     return self.rows.index_select(0, self.pick(idx, generator))
 
 def _starts(pool, idx): # positions as a tensor, and where the rows of these images start
-    try: idx = torch.as_tensor(idx, device=pool.device)
-    except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f'idx: found {idx!r}; allowed are integers') from None
-    if not idx.numel(): idx = idx.long()
-    if idx.ndim != 1 or idx.is_floating_point() or idx.dtype == torch.bool:
-        raise ValueError(f'idx: found shape {tuple(idx.shape)} of {idx.dtype}; allowed are (B,) integers')
+    device = pool.rows.device
+    if not torch.is_tensor(idx) or idx.dtype != torch.long or idx.ndim != 1 or idx.device != device:
+        try: idx = torch.as_tensor(idx, device=device)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f'idx: found {idx!r}; allowed are integers') from None
+        if idx.ndim != 1 or idx.numel() and (idx.is_floating_point() or idx.dtype == torch.bool):
+            raise ValueError(f'idx: found shape {tuple(idx.shape)} of {idx.dtype}; allowed are (B,) integers')
+        idx = idx.long()
     try: return idx, pool.start.index_select(0, idx)
     except IndexError:
         bad = idx[(idx < 0) | (idx >= len(pool))][0].item()
@@ -190,16 +214,17 @@ def _take(pool, rows, image, names, **by): # `rows` are positions; what `by` has
     by = {k: None if getattr(pool, k) is None else getattr(pool, k)[rows] for k in _BY_ROW} | by
     return _fill(LabelPool.__new__(LabelPool), pool.rows[torch.as_tensor(rows, device=pool.device)], image, names, by)
 
-# %% ../../nbs/14_data.pool.ipynb #46bff0cb
+# %% ../../nbs/14_data.pool.ipynb #3342019f
 @patch
 def subsample(self:LabelPool,
-    m:int, # How many annotators of each image to keep; where it has fewer, all stay, with a warning
+    m:int, # How many annotators of each image to keep, of those who count; fewer all stay, with a warning
     seed:int=0, # Another seed, other annotators
 )->LabelPool: # With all that they said of the image, repeats included
     "Keep `m` annotators of each image; a row (or vote) is an annotator of its own if nobody knows who gave it."
     if not isinstance(m, Integral) or m < 1:
         raise ValueError(f'm: found {m!r}; allowed are whole numbers, 1 or more')
-    row = np.repeat(np.arange(len(self.image)), 1 if self.votes is None else self.votes)
+    row = np.flatnonzero(self.row_weights) # who has no weight shall not take the place of others
+    row = row if self.votes is None else np.repeat(row, self.votes[row])
     both = _annotators(self, row)
     code = both.groupby([*both], sort=False).ngroup().to_numpy()
     one = both[~both.duplicated()] # one row per annotator and image, in the order of `code`

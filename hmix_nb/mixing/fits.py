@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['TEXT', 'PairFits', 'alphabetical', 'fit_pairs', 'ship']
 
-# %% ../../nbs/20_mixing.fits.ipynb #96981513
+# %% ../../nbs/20_mixing.fits.ipynb #e1d67ab8
 import json
 from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 import numpy as np
 import pandas as pd
@@ -18,6 +17,7 @@ from fastcore.basics import patch
 from scipy.stats import t as student
 from ..batchfit import fit_batch, sandwich
 from ..core import CIFAR10, check_name, check_range, check_table, write_atomic
+from ..data.hub import DataHub, read_shipped, write_shipped
 from ..shrinkage import common_cov, shrink
 from ..curves import FORMS, OMEGA, band, of_one_kind, omega, omega_slopes, share, share_slopes
 
@@ -315,25 +315,22 @@ def load(cls:PairFits,
     "Read what `save` wrote."
     return cls.from_dict(json.loads(Path(path).read_text(encoding='utf-8')))
 
-# %% ../../nbs/20_mixing.fits.ipynb #95f9f098
+# %% ../../nbs/20_mixing.fits.ipynb #1deb2f19
 @patch(cls_method=True)
 def shipped(cls:PairFits,
     pooling:str='none', # 'none' (the paper's) or 'partial'
 )->PairFits: # Logistic curves for the 45 pairs of CIFAR-10's classes
     "The fits to H-Mix that come with the package."
     check_name(pooling, ('none', 'partial'), 'pooling')
-    return cls.from_dict(json.loads((files('hmix_nb.mixing')/'fits.json').read_text(encoding='utf-8'))[pooling])
+    return cls.from_dict(read_shipped('mixing/fits.json')[pooling])
 
 def ship(
     hub=None, # A `DataHub`; `None` takes the usual one
     path=None, # Where to; `None` is the place in the package
 )->Path: # The file
     "Fit H-Mix and write what `PairFits.shipped` reads."
-    from hmix_nb.data.hub import DataHub
     from hmix_nb.data.judgments import coefficient
     hub = hub or DataHub()
-    df, file = coefficient(hub), hub.files['h-mix/hmix_infer_mixing_factor.csv']
-    out = {o: fit_pairs(df, pooling=o) for o in ('none', 'partial')}
-    for o in out.values(): o.meta |= dict(source=file.url, sha256=file.sha256)
-    text = json.dumps({k: o.to_dict() for k, o in out.items()}).replace('}, {', '},\n{')
-    return write_atomic(path or files('hmix_nb.mixing')/'fits.json', text)
+    out = {o: fit_pairs(coefficient(hub), pooling=o) for o in ('none', 'partial')}
+    for o in out.values(): o.meta |= hub.files['h-mix/hmix_infer_mixing_factor.csv'].origin
+    return write_shipped('mixing/fits.json', {k: o.to_dict() for k, o in out.items()}, path)

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['label_statistics', 'Goodness', 'goodness', 'plot_goodness', 'compare', 'plot_compare']
 
-# %% ../../nbs/34_softlabels.goodness.ipynb #7435160f
+# %% ../../nbs/34_softlabels.goodness.ipynb #c14db968
 from dataclasses import dataclass
 import numpy as np, pandas as pd
 from scipy.stats import entropy, ks_2samp, wasserstein_distance
 from ..core import check_lengths, check_name, check_table, rng
-from ..data.pool import LabelPool
+from ..data.pool import LabelPool, _take
 from ..figures import MIXUP, PEOPLE, describe, new_figure
 from ..mixing.fits import PairFits, fit_pairs
 from .blends import Crowd, _answer, _curves, _lots, blend_statistics, fit_crowd
@@ -47,7 +47,7 @@ class Goodness:
     def __repr__(self): return f'{self.n_splits} splits of people\n{self.table.round(3)}'
     def _repr_html_(self): return f'<p>{self.n_splits} splits of people</p>{self.table.round(3).to_html()}'
 
-# %% ../../nbs/34_softlabels.goodness.ipynb #3918c479
+# %% ../../nbs/34_softlabels.goodness.ipynb #9ecd61fd
 def goodness(
     pool:LabelPool, # Labels of real people; it must know its participants
     probs, # (N, K) shares of the votes, by image of the pool
@@ -56,18 +56,23 @@ def goodness(
     n_splits:int=4, # How often people are halved anew
     seed:int=0, # Of the halves and of the simulation
     similarity=None, # As for `fit_annotators`
+    least:int=1, # As for `fit_annotators`
 )->Goodness: # Distances between the half that was held out, and the other half or simulated people
-    "Compare simulated with real people, whom the fit has not seen."
-    if pool.participant is None: raise ValueError('pool: does not know its participants; they are what is held out')
+    "Compare simulated with real people, whom the fit has not seen; rows that no person gave are left out."
+    if pool.given is not None: pool = _take(pool, np.flatnonzero(~pool.given), pool.image[~pool.given], pool.names)
+    if pool.participant is None or pd.isna(pool.participant).any():
+        raise ValueError('pool: does not know its participants; they are what is held out')
     rows, image, who = pool.rows.cpu().numpy().astype(float), pool.image, np.array(pool.participant)
     check_lengths(pool=pool, probs=probs)
     probs, people, out = np.asarray(probs, float), np.unique(who), []
+    if len(people) < 2: raise ValueError(f'pool: has labels of {len(people)} person; to halve people takes 2 or more')
     for i in range(n_splits):
         a = np.isin(who, rng(seed, 'halves', i).permutation(people)[:len(people)//2])
         seen, n = np.unique(image[~a], return_counts=True)
         samples = {k: label_statistics(rows[o], image[o], probs) for k, o in {'people': ~a, 'other half': a}.items()}
         for v in variants:
-            model = fit_annotators(rows[a], probs, image[a], variant=v, similarity=similarity)
+            half = _take(pool, np.flatnonzero(a), image[a], pool.names)
+            model = fit_annotators(half, probs, variant=v, similarity=similarity, least=least)
             made = model.sample(probs[seen], n, rng(seed, v, i))
             samples[v] = label_statistics(made.rows, seen[made.image], probs)
         out += [dict(variant=v, statistic=k, ks=ks_2samp(x, y).statistic, wasserstein=wasserstein_distance(x, y),
@@ -80,10 +85,10 @@ def _beside(df, variants):
     columns = [f'{k}{o}' for k in ('ks', 'wasserstein', 'mean') for o in ('', '_people')]
     return pd.concat({v: t.loc[v].join(people)[columns] for v in variants}, names=['variant', 'statistic'])
 
-# %% ../../nbs/34_softlabels.goodness.ipynb #05d53153
+# %% ../../nbs/34_softlabels.goodness.ipynb #695a55f5
 def plot_goodness(
     g:Goodness, # From `goodness`
-    variant:str='joint', # Which to draw
+    variant:str='stable', # Which to draw
     name:str='people', # What the real ones are called
 ): # (2, 3) Axes, one per statistic
     "Draw the distribution of each statistic for real people, who were held out, and for simulated ones."

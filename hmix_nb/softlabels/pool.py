@@ -22,7 +22,7 @@ from ..data.pool import LabelPool
 # %% ../../nbs/31_softlabels.pool.ipynb #c350fd07
 _all_ = ['LabelPool'] # so that it can be had from here, too
 
-# %% ../../nbs/31_softlabels.pool.ipynb #c3017b59
+# %% ../../nbs/31_softlabels.pool.ipynb #ed9ce2bc
 class DrawnSet(SoftSet):
     "Images in memory, and a pool that gives each of them somebody's label, drawn anew in each fetch."
     def __init__(self,
@@ -42,10 +42,10 @@ class DrawnSet(SoftSet):
     def __getitem__(self, i):
         if get_worker_info() is not None: # each worker has a copy of the generator
             raise RuntimeError('DrawnSet: all workers would draw the same in all epochs; allowed is num_workers=0')
-        if not torch.is_tensor(i) or i.ndim != 1 or i.dtype == torch.bool:
-            i = torch.arange(len(self), device=self.x.device)[i]
-        y = self.pool.draw(i.reshape(-1), self.generator)
-        return self.x[i], y if i.ndim else y[0]
+        if not torch.is_tensor(i) or i.dtype != torch.long: i = torch.arange(len(self), device=self.x.device)[i]
+        x, at = self.x[i], i.reshape(-1)
+        y = self.pool.draw(torch.where(at < 0, at + len(self), at), self.generator) # -1 is the last one
+        return x, y.view(*i.shape, self.c)
 
     def new_empty(self): return SoftSet(self.x[:0].clone(), self.pool.rows[:0].clone())
     def to(self, device):

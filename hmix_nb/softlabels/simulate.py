@@ -5,19 +5,20 @@
 # %% auto #0
 __all__ = ['VARIANTS', 'label_shapes', 'AnnotatorModel', 'fit_annotators', 'ship_annotators', 'extend']
 
-# %% ../../nbs/32_softlabels.simulate.ipynb #fef80bdb
-import json, warnings
+# %% ../../nbs/32_softlabels.simulate.ipynb #678ab166
+import warnings
 from dataclasses import dataclass, field
-from importlib.resources import files
+from numbers import Integral
 from pathlib import Path
 import numpy as np, pandas as pd
 import torch
 from fastcore.basics import patch
 from scipy import stats
-from ..core import CIFAR10, check_lengths, check_name, check_range, rng, write_atomic
+from ..core import CIFAR10, check_lengths, check_name, check_range, check_table, rng
+from ..data.hub import DataHub, read_shipped, write_shipped
 from ..data.pool import LabelPool, _append, _take
 from ..labels import as_soft
-from .construct import similarity, soft_labels
+from .construct import check_similarity, similarity, soft_labels
 
 # %% ../../nbs/32_softlabels.simulate.ipynb #8a9a3fae
 def label_shapes(
@@ -29,8 +30,8 @@ def label_shapes(
     below = np.where(y < p1[:, None], y, -1).max(1)
     return pd.DataFrame(dict(p1=p1, p2=p2, possible=(y > 1e-9).sum(1) - 1, different=np.where(below < 0, p1, below)))
 
-# %% ../../nbs/32_softlabels.simulate.ipynb #bf4688c1
-VARIANTS = 'joint', 'stable', 'published'
+# %% ../../nbs/32_softlabels.simulate.ipynb #fea17088
+VARIANTS = 'stable', 'joint', 'published'
 
 def _beta(x, variant, what): # a, b, scale
     if len(np.unique(x)) < 2:
@@ -48,32 +49,55 @@ def _beta(x, variant, what): # a, b, scale
 def _limits(p1, n): # least and most of the second entry; n is 2 or more
     return (1-p1)/n, np.minimum(p1, 1-p1)
 
-def _fit_shapes(shapes, variant, k, what): # all numbers of one stratum
-    p1, p2, n = shapes.p1.to_numpy(), shapes.p2.to_numpy(), shapes.possible.to_numpy()
-    if variant == 'joint':
-        cells, count = np.unique(np.column_stack([p1, p2, n]).round(2), axis=0, return_counts=True)
-        return dict(n=len(n), cells=np.column_stack([cells, count]).round(2).tolist())
+def _fit_shapes(shapes, variant, k, what, least=1): # all numbers of one stratum
+    p1, p2, n, who = (shapes[c].to_numpy() for c in ('p1', 'p2', 'possible', 'who'))
+    if variant == 'joint': return dict(n=len(n), cells=_cells(p1, p2, n, who, least))
     if variant == 'published': p2 = shapes.different.to_numpy()
     else:
         (low, high), one, two = _limits(p1, np.maximum(n, 1)), n > 0, n > 1
         two &= high - low > 1e-6
         p1, p2 = ((p1*(n+1) - 1)[one]/n[one]).clip(0, 1), ((p2-low)[two]/(high-low)[two]).clip(0, 1)
-    return dict(n=len(n), possible=(np.bincount(n, minlength=k)/len(n)).tolist(),
+    return dict(n=len(n), possible=_histogram(n, who, k, least).tolist(),
                 p1=_beta(p1, variant, f'p1 ({what} entropy)'), p2=_beta(p2, variant, f'p2 ({what} entropy)'))
 
-# %% ../../nbs/32_softlabels.simulate.ipynb #ca9c9f6f
+# %% ../../nbs/32_softlabels.simulate.ipynb #f1711cb2
+_GRIDS = (.01, 1), (.05, 1), (.1, 1), (.2, 1), (.5, 2), (1, np.inf) # of p1 and p2, and of how many are possible
+
+def _cells(p1, p2, n, who, least): # [p1, p2, possible, labels] of each
+    cell, rest = np.zeros(len(n), int), np.arange(len(n))
+    for step, band in _GRIDS:
+        by = [(p1[rest]/step).round(), (p2[rest]/step).round(), np.ceil(n[rest]/band)] # 0 others stay apart
+        alike = pd.Series(who[rest]).groupby(by)
+        enough = (alike.transform('nunique') >= least).to_numpy()
+        cell[rest[enough]] = cell.max() + 1 + alike.ngroup().to_numpy()[enough]
+        rest = rest[~enough]
+    cell[rest] = cell.max() # the last few join the last cell
+    means = pd.DataFrame(dict(p1=p1, p2=p2, n=n, labels=1)).groupby(cell)
+    means = means.agg(dict(p1='mean', p2='mean', n='mean', labels='sum'))
+    return means.round(dict(p1=2, p2=2, n=0)).to_numpy().tolist()
+
+def _histogram(n, who, k, least):
+    share, ends = np.bincount(n, minlength=k)/len(n), [k]
+    if least <= 1: return share
+    for first in range(k)[::-1]:
+        if len(set(who[(n >= first) & (n < ends[-1])])) >= least: ends.append(first)
+    ends = [k, *ends[1:-1], 0] # the last few join the last bin
+    for first, end in zip(ends[1:], ends): share[first:end] = share[first:end].mean()
+    return share
+
+# %% ../../nbs/32_softlabels.simulate.ipynb #d339b196
 @dataclass(repr=False, eq=False)
 class AnnotatorModel:
     "People who label an image as those of CIFAR-10S did, given its votes."
     strata: dict # 'low' and 'high' entropy to the numbers of `fit_annotators`
     similarity: np.ndarray # (K, K) how alike classes are; a row per first class
-    variant: str = 'joint' # One of `VARIANTS`
+    variant: str = 'stable' # One of `VARIANTS`
     threshold: float = .25 # Entropy of the votes, in nats, from which an image counts as 'high'; thesis 3.2.1
     meta: dict = field(default_factory=dict) # Where the numbers come from
 
     @property
     def table(self)->pd.DataFrame: # A row per stratum
-        "The numbers at a glance; without Betas there are the means."
+        "The numbers at a glance; without Betas there are the means. Betas of two variants are of different things."
         out = {}
         for name, s in self.strata.items():
             if 'cells' in s:
@@ -97,30 +121,19 @@ def _votes(y, k, arg): # (N, K) float64 rows, checked
     soft = as_soft(y, k, arg)
     return soft.double().cpu().numpy() if np.ndim(y) < 2 else np.asarray(y.cpu() if torch.is_tensor(y) else y, float)
 
-# %% ../../nbs/32_softlabels.simulate.ipynb #f32e8773
-def fit_annotators(
-    labels, # A `LabelPool`; (R, K) T2-clamp rows; answers as of `data.judgments.categorical`; or `label_shapes`
-    probs, # (N, K) shares of the votes, by image; by its number if a pool has fewer than N images
-    image=None, # (R,) the image of each row, 0 to N-1; a pool knows, and answers have `id_a`
-    *,
-    variant:str='joint', # One of `VARIANTS`
-    threshold:float=.25, # Entropy in nats from which an image counts as 'high'
-    similarity=None, # (K, K) how alike classes are; `None` takes the one that comes with the package
-)->AnnotatorModel: # With the strata that occur
-    "Fit how people label, from what they said about some images."
-    check_name(variant, VARIANTS, 'variant')
-    probs = _votes(np.asarray(probs, float), None, 'probs')
+# %% ../../nbs/32_softlabels.simulate.ipynb #69f54041
+def _told(labels, image, probs, names): # labels or shapes, the image of each, and who gave it
     if isinstance(labels, LabelPool):
-        labels, image = labels.rows.cpu(), _numbers(labels, probs)[labels.image] if image is None else image
-    if isinstance(labels, pd.DataFrame) and 'impossible' in labels:
-        labels, image = soft_labels(labels), labels.id_a.to_numpy() if image is None else image
-    shapes = labels if isinstance(labels, pd.DataFrame) else label_shapes(labels)
-    check_lengths(labels=shapes, image=[] if image is None else image)
-    high = _entropy(probs)[np.asarray(check_range(image, 0, len(probs)-1, 'image'), int)] >= threshold
-    k = probs.shape[1]
-    strata = {name: _fit_shapes(shapes[high == is_high], variant, k, name)
-              for name, is_high in dict(low=False, high=True).items() if (high == is_high).any()}
-    return AnnotatorModel(strata, _alike(similarity, k), variant, threshold, dict(n=len(shapes), source=None))
+        pool, who = labels, labels.participant
+        real = np.repeat(np.arange(len(pool.rows)), 1 if pool.votes is None else pool.votes)
+        if pool.given is not None: real = real[~pool.given[real]] # nobody said what was filled in
+        image = _numbers(pool, probs)[pool.image][real] if image is None else np.asarray(image)[real]
+        return pool.rows.cpu()[torch.as_tensor(real)], image, None if who is None else who[real]
+    if not isinstance(labels, pd.DataFrame) or 'p1' in labels: return labels, image, None
+    if image is None:
+        if 'id_b' in labels: raise ValueError('image: needed, since these labels are of blends')
+        image = check_table(labels, 'id_a', arg='labels').id_a.to_numpy()
+    return soft_labels(labels, classes=names), image, labels.get('participant')
 
 def _numbers(pool, probs): # (N,) the row of `probs` that belongs to each image of the pool
     if len(probs) == len(pool): return np.arange(len(pool))
@@ -132,10 +145,35 @@ def _whole_names(pool, arg):
     if names.dtype.kind in 'iu': return names
     raise ValueError(f'{arg}: its images have names such as {pool.names[0]!r}; allowed are their numbers')
 
-def _alike(s, k):
-    s = similarity() if s is None else np.asarray(check_range(s, arg='similarity'), float)
-    if s.shape == (k, k): return s
-    raise ValueError(f'similarity: found shape {s.shape}; allowed is {(k, k)}, a row and a column per class')
+# %% ../../nbs/32_softlabels.simulate.ipynb #e40973e2
+def fit_annotators(
+    labels, # A `LabelPool`; (R, K) T2-clamp rows; answers as of `data.judgments.categorical`; or `label_shapes`
+    probs, # (N, K) shares of the votes, by image; by its number if a pool has fewer than N images
+    image=None, # (R,) the image of each label, 0 to N-1; a pool knows, and answers have `id_a`
+    *,
+    variant:str='stable', # One of `VARIANTS`
+    threshold:float=.25, # Entropy in nats from which an image counts as 'high'
+    similarity=None, # (K, K) how alike classes are; `None` takes the one that comes with the package
+    classes=None, # K names, needed for answers and if there is no `similarity`; `None`: those of CIFAR-10
+    least:int=1, # Fewest people behind each cell of 'joint' and each bin of the others; more is coarser
+)->AnnotatorModel: # With the strata that occur
+    "Fit how people label, from what they said about some images; each answer counts once, whatever its weight."
+    check_name(variant, VARIANTS, 'variant')
+    check_range(least, 1, arg='least')
+    probs = _votes(np.asarray(probs, float), None, 'probs')
+    k, names = probs.shape[1], CIFAR10 if classes is None else tuple(classes)
+    if classes is not None and len(names) != k: raise ValueError(f'classes: {len(names)} names; probs has {k} columns')
+    labels, image, who = _told(labels, image, probs, names)
+    shapes = labels if isinstance(labels, pd.DataFrame) else label_shapes(labels)
+    check_lengths(labels=shapes, image=[] if image is None else image)
+    alike = check_similarity(similarity, k if classes is None else names)
+    shapes = shapes.assign(who=np.arange(len(shapes)) if who is None else pd.factorize(who)[0])
+    shapes.loc[shapes.who < 0, 'who'] = -1 - np.arange((shapes.who < 0).sum()) # nobody knows: others
+    high = _entropy(probs)[np.asarray(check_range(image, 0, len(probs)-1, 'image'), int)] >= threshold
+    strata = {name: _fit_shapes(shapes[high == is_high], variant, k, name, least)
+              for name, is_high in dict(low=False, high=True).items() if (high == is_high).any()}
+    meta = dict(n=len(shapes), source=None, least=int(least), classes=None if classes is None else list(names))
+    return AnnotatorModel(strata, alike, variant, threshold, meta)
 
 # %% ../../nbs/32_softlabels.simulate.ipynb #910fff56
 def _build(shapes, order, published=False): # (R, K) labels; `order`: (R, K) classes from the first to the farthest
@@ -160,7 +198,7 @@ def _order(first, alike, votes=None): # the first class, then by votes if given,
     v[:, 0] = np.inf
     return np.take_along_axis(order, np.argsort(-v, axis=1, kind='stable'), 1)
 
-# %% ../../nbs/32_softlabels.simulate.ipynb #b8581085
+# %% ../../nbs/32_softlabels.simulate.ipynb #1f93e0b7
 @patch
 def draw(self:AnnotatorModel,
     high, # (R,) is the entropy of the image's votes high?
@@ -197,9 +235,11 @@ def _placed(out): # from parts of what is possible to entries
 
 def _generator(g):
     if isinstance(g, torch.Generator): g = int(torch.randint(2**31, (1,), generator=g, device=g.device))
-    return g if isinstance(g, np.random.Generator) else rng(int(g), 'annotators')
+    if isinstance(g, np.random.Generator): return g
+    if isinstance(g, Integral): return rng(int(g), 'annotators')
+    raise ValueError(f'generator: found {g!r}; allowed is a whole number, or a generator of numpy or torch')
 
-# %% ../../nbs/32_softlabels.simulate.ipynb #73258bfa
+# %% ../../nbs/32_softlabels.simulate.ipynb #8edb3224
 @patch
 def sample(self:AnnotatorModel,
     y, # N images: (N, K) shares of their votes, a `LabelPool` of votes, (N,) hard labels, or an `ImageSet`
@@ -212,6 +252,7 @@ def sample(self:AnnotatorModel,
     "Ask people who do not exist."
     if isinstance(y, LabelPool): y, names = y.mean(), y.names if names is None else names
     p = _votes(getattr(y, 'y', y), len(self.similarity), 'y')
+    if np.ndim(n_annotators): check_lengths(y=p, n_annotators=n_annotators)
     n = np.broadcast_to(check_range(n_annotators, 1, arg='n_annotators'), len(p))
     if (n % 1).any(): raise ValueError(f'n_annotators: found {n[n % 1 > 0][0]}; allowed are whole numbers')
     n = n.astype(int)
@@ -227,33 +268,33 @@ def _answers(model, p, u, shapes): # labels from votes, a number in [0, 1) for t
     order = _order(first, model.similarity, p if model.variant == 'joint' else None)
     return _build(shapes, order, model.variant == 'published')
 
-# %% ../../nbs/32_softlabels.simulate.ipynb #95c649c7
+# %% ../../nbs/32_softlabels.simulate.ipynb #ec5c9438
 @patch(cls_method=True)
 def shipped(cls:AnnotatorModel,
-    variant:str='joint', # One of `VARIANTS`
+    variant:str='stable', # One of `VARIANTS`
 )->AnnotatorModel: # Of CIFAR-10's classes
     "The fits to CIFAR-10S that come with the package."
     check_name(variant, VARIANTS, 'variant')
-    kept = json.loads((files('hmix_nb.softlabels')/'annotators.json').read_text(encoding='utf-8'))
+    kept = read_shipped('softlabels/annotators.json')
     return cls(kept['strata'][variant], similarity(), variant, kept['threshold'], kept['meta'])
 
 def ship_annotators(
     hub=None, # A `DataHub`; `None` takes the usual one
     path=None, # Where to; `None` is the place in the package
+    least:int=10, # As for `fit_annotators`
 )->Path: # The file
     "Fit CIFAR-10S in all variants and write what `AnnotatorModel.shipped` reads."
-    from hmix_nb.data.hub import DataHub
     from hmix_nb.data.images import cifar10h, split
     from hmix_nb.data.judgments import categorical
     hub = hub or DataHub()
-    df, file = categorical(hub, 'cifar-10s'), hub.files['cifar-10s/raw_human_data.csv']
+    df = categorical(hub, 'cifar-10s')
     if not set(df.id_a) <= set(split(hub)[0]):
         raise ValueError('cifar-10s: has images that are not among the 7,000 to train on')
-    fits = {v: fit_annotators(df, cifar10h(hub), variant=v) for v in VARIANTS}
-    meta = dict(n=len(df), source=file.url, sha256=file.sha256, licence=file.licence,
-                labels='T2, clamp, gamma .1, rule cifar-10s')
+    fits = {v: fit_annotators(df, cifar10h(hub), variant=v, classes=CIFAR10, least=least) for v in VARIANTS}
+    meta = (fits['stable'].meta | hub.files['cifar-10s/raw_human_data.csv'].origin
+            | dict(labels='T2, clamp, gamma .1, rule cifar-10s'))
     out = dict(meta=meta, threshold=.25, strata={k: m.strata for k, m in fits.items()})
-    return write_atomic(path or files('hmix_nb.softlabels')/'annotators.json', json.dumps(out).replace('], [', '],\n['))
+    return write_shipped('softlabels/annotators.json', out, path)
 
 # %% ../../nbs/32_softlabels.simulate.ipynb #af508e90
 def extend(

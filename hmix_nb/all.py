@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/99_all.ipynb #bbaaf5e0
+# %% ../nbs/99_all.ipynb #64820bfa
 from .core import *
 from .figures import *
 from .stats import *
@@ -24,6 +24,8 @@ from .softlabels.construct import *
 from .softlabels.pool import *
 from .softlabels.simulate import *
 from .softlabels.blends import *
+from .softlabels.goodness import *
+from .softlabels.blendcheck import *
 from . import analysis
 import hmix_nb.analysis.midpoint, hmix_nb.analysis.prediction, hmix_nb.analysis.recovery
 import hmix_nb.analysis.labels, hmix_nb.analysis.report

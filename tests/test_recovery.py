@@ -4,14 +4,13 @@ from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
-from hypothesis import given, settings, strategies as st
 from scipy.special import expit
-from hmix_nb.analysis.recovery import (INTERVALS, Variation, _centre, _heap, _intervals, components, coverage, hmix_design,
-                                       plot_coverage, simulate_study)
+from hmix_nb.analysis.recovery import INTERVALS, _intervals, components, coverage, hmix_design, plot_coverage, simulate_study
 from hmix_nb.mixing.fits import PairFits, fit_pairs
+from hmix_nb.softlabels.blends import Variation
 
 PAIRS = list(combinations('abcdefghij', 2))
-STILL = Variation(*[0.]*7, end=-30., end_sd=0., middle=-30., middle_sd=0.) # everybody alike, nothing rounded to a heap
+STILL = Variation(end=-30., middle=-30., focus=9., focus_gain=0., stray=-30.) # everybody alike, nothing rounded to a heap
 
 @pytest.fixture(scope='module')
 def truth():
@@ -21,28 +20,11 @@ def truth():
 @pytest.fixture(scope='module')
 def design(): return hmix_design(PAIRS)
 
-@settings(max_examples=40, deadline=None)
-@given(st.floats(.01, .99), st.floats(0, 1), st.floats(0, 1), st.integers(0, 9))
-def test_the_mean_is_the_curve(tau, slope, sd, seed):
-    "Not by the quadrature that made it, but by chance."
-    v = replace(STILL, slope_sd=slope, look_sd=sd)
-    g = np.random.default_rng(seed)
-    z = np.exp(slope*g.normal(size=40_000))*_centre(np.array([tau]), v) + sd*g.normal(size=40_000)
-    heaped = _heap(expit(z), g.random(len(z)), g.random(len(z)), (.5, .1), (.7, 2.))
-    assert expit(z).mean() == pytest.approx(tau, abs=.012) and heaped.mean() == pytest.approx(tau, abs=.015)
-    assert np.allclose(heaped*100, np.round(heaped*100)) and ((heaped >= 0) & (heaped <= 1)).all()
-
-@pytest.mark.parametrize('u', [0., .003, .2, .25, .4999, .5, .73, .999, 1.])
-def test_rounding_keeps_the_mean_of_every_single_answer(u):
-    out = _heap(np.full(200_000, u), *np.random.default_rng(1).random((2, 200_000)), (.6, .1), (.8, 1.5))
-    assert out.mean() == pytest.approx(u, abs=.004)
-    if u in (0., .5, 1.): assert (out == u).all()
-
 def test_without_variation_answers_are_the_curve(truth, design):
     df = simulate_study(truth, design, STILL)
     t = truth.loc[list(zip(df.class_a, df.class_b))]
-    assert (df.lam_h - expit(t.k.to_numpy()*(df.lam_f - t.x0.to_numpy()))).abs().max() <= .01
-    assert (fit_pairs(df).table[['k', 'x0']] - truth).abs().max().tolist() == pytest.approx([0, 0], abs=.06)
+    assert (df.lam_h - expit(t.k.to_numpy()*(df.lam_f - t.x0.to_numpy()))).abs().max() <= .05
+    assert (fit_pairs(df).table[['k', 'x0']] - truth).abs().max().tolist() == pytest.approx([0, 0], abs=.15)
 
 def test_the_design_is_that_of_hmix(design):
     main = design[~design['repeat']]
@@ -58,10 +40,19 @@ def test_the_design_is_that_of_hmix(design):
 
 def test_people_and_blends_return_as_they_were(truth, design):
     "With one source of variation at a time, what shares it is alike and the rest is not."
-    for source, same in dict(bias_sd=['participant'], blend_sd=['stimulus'], view_sd=['participant', 'stimulus']).items():
-        df = simulate_study(truth.assign(k=0., x0=.5), design, replace(STILL, **{source: 1.}), seed=3)
+    none = dict(image=0., blend=0., view=0.)
+    for source, same in dict(image=['class_a', 'id_a', 'class_b'], blend=['stimulus'], view=['participant', 'stimulus']).items():
+        v = Variation(end_person=0., middle_person=0., **none | {source: 1.})
+        df = simulate_study(truth.assign(k=0., x0=.5), design, v, seed=3)
         values = df.lam_h.groupby([df[c] for c in same])
         assert values.agg(np.ptp).max() <= .011 and df.lam_h.std() > .1
+        assert (values.size() > 1).sum() > 100
+
+def test_people_return_as_they_were(truth, design):
+    for trait, heaps in dict(end_person=(0, 1), middle_person=(.5,)).items():
+        v = Variation(**dict(end_person=0., middle_person=0., image=0., blend=0., view=0.) | {trait: .95})
+        often = [simulate_study(truth, design, o, seed=3).lam_h.isin(heaps).groupby(design.participant).mean().std() for o in (v, replace(v, **{trait: 0.}))]
+        assert often[0] > 2*often[1] > .04
 
 def test_seeds(truth, design):
     a, b, c = (simulate_study(truth, design, seed=i).lam_h for i in (1, 1, 2))
@@ -129,6 +120,6 @@ def test_simulated_people_vary_as_those_of_hmix(hub):
     sim = pd.concat([components(simulate_study(fits, real, seed=i)) for i in range(8)], axis=1).mean(axis=1)
     diff = sim - components(real)
     assert diff[[o for o in diff.index if o.startswith('share')]].abs().max() < .05
-    assert diff[['standard deviation', 'distance of a repeat', 'at 0', 'at ½', 'at 1']].abs().max() < .02
+    assert diff[['standard deviation', 'distance of a repeat', 'at 0', 'at ½', 'at 1']].abs().max() < .05
     assert diff[['correlation with a repeat', 'at ½ where λ is ½']].abs().max() < .05
-    assert diff[['spread between people at 0 or 1', 'spread between people at ½']].between(-.08, .02).all()
+    assert diff[['spread between people at 0 or 1', 'spread between people at ½']].abs().max() < .03

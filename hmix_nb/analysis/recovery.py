@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['INTERVALS', 'hmix_design', 'simulate_study', 'components', 'Coverage', 'coverage', 'plot_coverage']
 
-# %% ../../nbs/46_analysis.recovery.ipynb #2afabe86
+# %% ../../nbs/46_analysis.recovery.ipynb #2203578c
 import numpy as np, pandas as pd
 from dataclasses import dataclass
 from scipy.special import expit
@@ -14,8 +14,9 @@ from ..core import check_range, check_table, rng
 from ..data.judgments import repeats
 from ..data.simulated import name_stimuli
 from ..figures import MIXUP, PEOPLE, describe, new_figure
-from ..softlabels.blends import Variation, _centre, _heap, _shared
 from ..mixing.fits import PairFits, fit_pairs
+from ..softlabels.blends import Variation, share_answers
+from ..softlabels.sliders import mean_product
 
 # %% ../../nbs/46_analysis.recovery.ipynb #517fe90f
 def hmix_design(
@@ -40,9 +41,7 @@ def hmix_design(
     once = name_stimuli(once.assign(id_b=once.id_a))
     return df.merge(once, on=['class_a', 'id_a', 'class_b', 'lam_f'])
 
-# %% ../../nbs/46_analysis.recovery.ipynb #41539483
-def _codes(df, *columns): return df.groupby(list(columns), sort=False).ngroup().to_numpy()
-
+# %% ../../nbs/46_analysis.recovery.ipynb #ea1a25d9
 def _truth(truth): # a table of k and x0
     table = truth.table if isinstance(truth, PairFits) else truth
     for c in ('k', 'x0'):
@@ -67,23 +66,12 @@ def simulate_study(
     if (known < 0).any():
         pair = tuple(df[['class_a', 'class_b']].iloc[(known < 0).argmax()])
         raise ValueError(f'truth: no curve for {pair}, in this order; {len(truth)} pairs are there')
-    k, x0 = truth.k.to_numpy()[known], truth.x0.to_numpy()[known]
-    return df.assign(lam_h=_answer(expit(k*(df.lam_f.to_numpy() - x0)), *_who(df), variation, rng(seed, 'answers')))
+    mean = expit(truth.k.to_numpy()[known]*(df.lam_f.to_numpy() - truth.x0.to_numpy()[known]))
+    needed = dict(id_a=pd.factorize(df.stimulus)[0], id_b=0, repeat=False) # without ids, every blend has its own images
+    asked = df.assign(**{c: v for c, v in needed.items() if c not in df})
+    return df.assign(lam_h=share_answers(asked, mean, variation, f'/study {seed}'))
 
-def _who(df): # number of the person, the blend, the pair of images, and the person before the blend
-    images = [c for c in ('class_a', 'id_a', 'class_b', 'id_b') if c in df] if 'id_a' in df else ['stimulus']
-    return [_codes(df, *c) for c in (['participant'], ['stimulus'], images, ['participant', 'stimulus'])]
-
-def _answer(tau, person, blend, images, view, v, g):
-    draw = lambda code: g.normal(size=code.max()+1)[code]
-    values, i = np.unique(tau, return_inverse=True)
-    z = np.exp(v.slope_sd*draw(person) + v.clarity_sd*draw(blend))*_centre(values, v)[i]
-    z = z + v.bias_sd*draw(person) + v.image_sd*draw(images) + v.blend_sd*draw(blend) + v.view_sd*draw(view)
-    ready = [expit(m + s*draw(person)) for m, s in ((v.end, v.end_sd), (v.middle, v.middle_sd))]
-    u = expit(z + v.look_sd*g.normal(size=len(tau)))
-    return _heap(u, g.random(len(u)), g.random(len(u)), (ready[0], v.end_fade), (ready[1], v.middle_fade))
-
-# %% ../../nbs/46_analysis.recovery.ipynb #250b4881
+# %% ../../nbs/46_analysis.recovery.ipynb #7dc3280d
 def components(
     df:pd.DataFrame, # One row per answer; columns as `simulate_study` returns them
 )->pd.Series: # Variances as shares of the total, repeat consistency, heaps
@@ -93,16 +81,17 @@ def components(
     a, b = (df[c].map(classes.index).to_numpy() for c in ('class_a', 'class_b'))
     y, first = df.lam_h.to_numpy(), ~df['repeat'].to_numpy(bool)
     r = y - fits.weight(df.lam_f.to_numpy(), a, b, tuple(classes), unknown='pooled')
-    side, (person, blend, images, _) = np.sign(df.lam_f.to_numpy() - .5), (c[first] for c in _who(df))
+    side, images = np.sign(df.lam_f.to_numpy() - .5), ['class_a', 'id_a', 'class_b', 'id_b'] if 'id_a' in df else ['stimulus']
+    person, blend, images = (df[first].groupby(c, sort=False).ngroup().to_numpy() for c in ('participant', 'stimulus', images))
     r1, total, off = r[first], (r[first]**2).mean(), side[first] != 0
     again = repeats(df)
     heaped = [pd.Series(o).groupby(df.participant.to_numpy()).mean().std() for o in ((y == 0) | (y == 1), y == .5)]
     return pd.Series({
         'standard deviation': total**.5,
-        'share of people: lean to one side': _shared(r1, person)/total,
-        'share of people: stay near ½ or not': _shared((r1*side[first])[off], person[off])/total,
-        'share of blends': _shared(r1, blend)/total,
-        'share of pairs of images, in that': _shared(r1, images, blend)/total,
+        'share of people: lean to one side': mean_product(r1, person)/total,
+        'share of people: stay near ½ or not': mean_product((r1*side[first])[off], person[off])/total,
+        'share of blends': mean_product(r1, blend)/total,
+        'share of pairs of images, in that': mean_product(r1, images, blend)/total,
         'distance of a repeat': again.differ.mean() if len(again) else np.nan,
         'correlation with a repeat': again.lam_h.corr(again.lam_h_again) if len(again) else np.nan,
         'at 0': (y == 0).mean(), 'at ½': (y == .5).mean(), 'at 1': (y == 1).mean(),

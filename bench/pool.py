@@ -35,6 +35,7 @@ def kinds(args):
     yield '1 image, 10,000 weighted rows', lambda: made_pool(1, 10_000, k, weighted=True)
     wide = np.r_[10_000, np.full(9999, few)]
     yield f'1 image of 10,000 weighted rows, 9,999 of {few}', lambda: made_pool(10_000, wide, k, weighted=True)
+    if args.large: yield '1,000,000 images, 5 weighted rows each', lambda: made_pool(1_000_000, 5, k, weighted=True)
 
 def loop(pool, idx, g): # as the released code of CIFAR-10S does
     stretches = zip(pool.start[idx].tolist(), pool.count[idx].tolist())
@@ -78,6 +79,7 @@ def epoch(dataset, bs, g):
 def main():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     p.add_argument('--images', type=int, nargs='+', default=[1000, 100_000])
+    p.add_argument('--large', action='store_true', help='a million images, too, of which a draw finds nothing in a cache')
     p.add_argument('--per', type=int, default=7, help='labels per image')
     p.add_argument('--classes', type=int, default=10)
     p.add_argument('--batch', type=int, default=128)

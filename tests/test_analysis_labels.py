@@ -110,6 +110,26 @@ def test_varieties(single):
     assert list(varieties(df)) == ['one', 'mean', 'top']
     assert len(varieties(df.replace('cat', 'kat').assign(impossible=[()]*len(df)))) == 4 # no similarity of such classes is at hand
 
+def test_votes_are_shares(single):
+    df, p, images = single
+    y, gone, less = build_labels(df), p.copy(), p.copy()
+    gone[3], less[4, 0] = np.nan, -.1
+    picked = pick_examples(y, p, pd.Series([CIFAR10[k] for k in images.y]), [('a', 'differs', None)])
+    for probs, told in [(p*51, r'probs: row 0 is .* of sum 51 \(50 of 50 rows\); allowed are shares'), (gone, 'probs: row 3 is .nan, .* of sum nan'),
+                        (less, 'probs: row 4 is .-0.1'), (np.full(50, .1), r'probs: found shape \(50,\)')]:
+        for call in (against_votes, lambda _, o: varieties(df, o), lambda _, o: pick_examples(y, o, pd.Series(['cat']*50))):
+            with pytest.raises(ValueError, match=told): call(y, probs)
+    with pytest.raises(ValueError, match='probs: row'): plot_examples(picked, y, p*51, images)
+    with pytest.raises(ValueError, match=rf'labels: row {y.index[0]} is .* of sum 2 '): against_votes(y*2, p)
+    with pytest.raises(ValueError, match='labels: row 7 is .nan'): against_votes(y.mul(np.where(y.index == 7, np.nan, 1), axis=0), p)
+    unseen = p.copy()
+    unseen[0] = np.nan # nobody's votes, and no label asks for them
+    assert len(against_votes(y[y.index != 0], unseen)) == 49
+
+def test_counts_of_votes_are_no_shares(hub):
+    y = build_labels(categorical(hub, 'cifar-10s'))
+    with pytest.raises(ValueError, match=r'probs: row \d+ is \[.*1000 of 1000 rows'): against_votes(y, np.load(hub.path('cifar-10h/cifar10h-counts.npy')))
+
 def test_figure_of_varieties(single, blends):
     df, p, images = single
     k = telling_answer(df)

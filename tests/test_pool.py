@@ -328,6 +328,49 @@ def test_bad_arguments_of_a_draw_are_named(idx, kw, told):
         with pytest.raises(ValueError, match=told): f(idx, **kw)
         with pytest.raises(IndexError, match='idx: found 7'): f([0, 7])
 
+def kept(pool): return sorted((str(pool.names[i]), *r) for i, r in zip(pool.image, pool.rows.tolist()))
+
+@pytest.mark.parametrize('kind', [np.int64, np.uint8, np.int32])
+def test_equal_seeds_keep_the_same_people(kind):
+    pool = made([5]*20)
+    assert kept(pool.subsample(2, seed=kind(1))) == kept(pool.subsample(2, seed=1)) != kept(pool.subsample(2, seed=2))
+
+@pytest.mark.parametrize('seed', [np.random.default_rng(0), gen(), None, 1.5, True])
+def test_what_is_no_seed_is_refused(seed):
+    with pytest.raises(ValueError, match='seed: found'): made([5]*3).subsample(2, seed=seed)
+
+@pytest.mark.parametrize('w', [[1e308, 1e308, 1e308], [1e308, 5e307, 0], [5e-324, 5e-324, 0], [1e308, 1e-308, 2e-308]])
+def test_only_how_weights_compare_matters(w):
+    rows, image = np.eye(3), [0, 0, 1] if w[2] else [0, 0, 0]
+    pool, n = LabelPool(rows, image, weights=w), 1 + max(image)
+    part = np.array(w)/np.array([max(w[i] for i in range(3) if image[i] == j) for j in range(n)])[image]
+    plain = LabelPool(rows, image, weights=part)
+    assert torch.isfinite(pool.mean()).all() and torch.allclose(pool.mean(), plain.mean(), atol=1e-6)
+    idx = torch.randint(n, (500,), generator=gen())
+    assert torch.equal(pool.draw(idx, gen(1)), plain.draw(idx, gen(1)))
+    votes = LabelPool(rows, image, votes=[51, 3, 1], weights=np.minimum(w, 1e300)) # a vote times a weight, too
+    assert torch.isfinite(votes.mean()).all() and torch.allclose(votes.mean().sum(1), torch.ones(n))
+
+def test_scaled_weights_change_no_draw():
+    g = np.random.default_rng(0)
+    rows, image, _ = raw([4]*50)
+    w = g.random(200)
+    a, b = LabelPool(rows, image, weights=w), LabelPool(rows, image, weights=w*2**9)
+    for o in ('_stay', '_other'): assert torch.equal(getattr(a, o), getattr(b, o))
+    assert torch.equal(a.mean(), b.mean())
+
+@pytest.mark.parametrize('f, told', [
+    (lambda p: p.select([.5, 1]), r'idx: found 0\.5 at position \(0,\); allowed are whole'), (lambda p: p.select(0), r'idx: found shape \(\); allowed is a list'),
+    (lambda p: p.select(slice(0, 1)), r'idx: found slice'), (lambda p: p.select(['im0']), "idx: found \\['im0'\\]"), (lambda p: p.select([[0, 1]]), r'idx: found shape \(1, 2\)'),
+    (lambda p: p.weighted(2), r'weights: found shape \(\)'), (lambda p: p.weighted([[1.]*5]), r'weights: found shape \(1, 5\)'), (lambda p: p.mean(2), r'weights: found shape'),
+    (lambda p: p.subsample(True), 'm: found True'), (lambda p: p.subsample([1, 2]), 'm: found'),
+    (lambda p: LabelPool.from_lists({}), 'lists: no rows in any of 0'), (lambda p: LabelPool.from_lists({'a': [], 'b': []}), 'lists: no rows in any of 2'),
+    (lambda p: LabelPool.from_lists({'a': [[.5, .5], [1.]]}), "lists: 'a' has .*1.0.*rows of 2"),
+    (lambda p: LabelPool.from_lists({'1': [[.5, .5]], '2': [], '3': [[.2, .3, .5]]}), 'lists: 3 has .*rows of 2'),
+    (lambda p: LabelPool.from_lists({'a': [.5, .5]}), "lists: 'a' has 0.5"), (lambda p: LabelPool.from_counts([[0, 0]]), 'counts: no vote for any of 1 images')])
+def test_raw_errors_have_become_named_ones(f, told):
+    with pytest.raises(ValueError, match=told): f(made([2, 3]))
+
 # ---- loaders
 
 def loaders(deaggregated=True, n=1200, seed=0, **kw):
@@ -485,6 +528,8 @@ def test_consistency_of_soft_rows_and_of_those_who_repeat_nothing():
 def test_weights_refuse_what_they_cannot_use():
     df, pool, y = crowd(40)
     for f, told in [(lambda: annotator_weights(pool), 'y: the accuracy'), (lambda: annotator_weights(pool, y=y[:3]), 'y has 3'),
+                    (lambda: annotator_weights(pool, y=np.array(['cat']*len(pool))), r"y: found array\(\['cat'"), (lambda: annotator_weights(pool, y=np.full(len(pool), 1.5)), 'y: found 1.5 .*whole'),
+                    (lambda: annotator_weights(pool, y=np.eye(pool.n_classes)[y]), r'y: found shape'), (lambda: annotator_weights(pool, y=np.full(len(pool), 99)), 'y: found 99'),
                     (lambda: annotator_weights(df, 'skill'), "how: 'skill'"), (lambda: annotator_weights(df, prior=-1), 'prior'),
                     (lambda: annotator_weights(df.drop(columns='first')), "no column 'first'"),
                     (lambda: annotator_weights(LabelPool([[1.]], [0])), 'nobody knows')]:

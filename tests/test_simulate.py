@@ -123,6 +123,72 @@ def test_bad_input(wrong, says):
     with pytest.raises(ValueError) as e: wrong(AnnotatorModel.shipped())
     assert says in str(e.value)
 
+TWO = np.array([[.9, .1], [.7, .3], [.6, .4], [.55, .45]]*10)
+
+@pytest.mark.parametrize('f, says', [
+    (lambda m: label_shapes([[.5, .5], [2., 3.]]), 'rows: row 1 is [2.0, 3.0]'), (lambda m: label_shapes([[.5, .5], [np.nan, 1]]), 'rows: row 1'),
+    (lambda m: label_shapes([[1.5, -.5]]), 'rows: row 0'), (lambda m: label_shapes([[1.]]), 'K of 2 or more'), (lambda m: label_shapes([[.5, .5], [1.]]), 'rows: no table'),
+    (lambda m: fit_annotators(TWO*2, [[.5, .5]], [0]*40, variant='joint', similarity=np.eye(2)), 'labels: row 0'),
+    (lambda m: fit_annotators(TWO, VOTES, [0]*40), 'labels: rows have 2 classes'), (lambda m: fit_annotators(VOTES, [[np.nan]*10], [0, 0]), 'probs: row 0'),
+    (lambda m: fit_annotators(label_shapes(VOTES).assign(p1=2.), VOTES, [0, 1], variant='joint'), 'p1 of labels: found 2'),
+    (lambda m: fit_annotators(label_shapes(VOTES).assign(possible=10), VOTES, [0, 1], variant='joint'), 'possible of labels: found 10'),
+    (lambda m: fit_annotators(VOTES, VOTES, [0, .5]), 'image: found 0.5'), (lambda m: fit_annotators(VOTES, VOTES, [0, 1], least=1.5), 'least: found 1.5'),
+    *[(lambda m, t=t: fit_annotators(VOTES, VOTES, [0, 1], variant='joint', threshold=t), f'threshold: found {t!r}') for t in (np.nan, 'a', '.3', None, -1)],
+    (lambda m: extend(LabelPool(VOTES, [0, 1]), VOTES, [.5, 1]), 'ids: found 0.5'), (lambda m: extend(LabelPool(VOTES, [0, 1]), VOTES, [True, True]), 'ids: found [True, True]'),
+    (lambda m: m.sample([1, 2], n_annotators='2'), "n_annotators: found '2'"), (lambda m: m.sample([1, 2], n_annotators=[[1, 2]]), 'n_annotators: found shape'),
+    (lambda m: m.sample([1, 2], names=['a']), 'names has 1'), (lambda m: m.sample([]), 'empty'), (lambda m: m.sample(None), 'y: found None'),
+    (lambda m: m.sample([1, 2], high='a'), "high: found 'a'"), (lambda m: m.sample([1, 2], high=[.3, 0]), 'high: found 0.3'),
+    (lambda m: goodness(m.sample(VOTES, 4), VOTES, n_splits=0), 'n_splits: found 0'), (lambda m: goodness(m.sample(VOTES, 4), VOTES, []), 'variants: ')])
+def test_raw_and_silent_errors_have_become_named_ones(f, says):
+    with pytest.raises(ValueError) as e: f(AnnotatorModel.shipped())
+    assert says in str(e.value)
+
+def test_equal_seeds_are_equal_draws():
+    m = AnnotatorModel.shipped('joint')
+    pool, probs = LabelPool(VOTES, [0, 1], names=[7, 2]), np.tile(VOTES, (6, 1))
+    assert torch.equal(extend(pool, probs, range(12), seed=np.int64(3)).rows, extend(pool, probs, range(12), seed=3).rows)
+    crowd = m.sample(probs, 6)
+    a, b = (goodness(crowd, probs, ['joint'], n_splits=1, seed=o).table for o in (3, np.uint8(3)))
+    pd.testing.assert_frame_equal(a, b)
+
+@pytest.mark.parametrize('seed', [np.random.default_rng(0), torch.Generator(), None, .5, True])
+def test_what_is_no_seed_is_refused(seed):
+    pool = LabelPool(VOTES, [0, 1], ['a', 'b'])
+    for f in (lambda: extend(pool, VOTES, [0, 1], seed=seed), lambda: goodness(pool, VOTES, seed=seed)):
+        with pytest.raises(ValueError, match='seed: found'): f()
+
+def test_two_classes_have_no_second_to_choose():
+    m = fit_annotators(TWO, [[.5, .5]], [0]*40, similarity=np.eye(2))
+    assert m.strata['high']['p2'] is None and m.strata['high']['p1'] is not None
+    made = m.sample([[.5, .5]], 20_000)
+    assert abs(made.rows.max(1).values.mean() - TWO.max(1).mean()) < .02
+    wide = extend(LabelPool(TWO[:1], [0]), [[.5, .5]]*300, range(300), m)
+    assert abs(wide.rows[1:].max(1).values.mean() - TWO.max(1).mean()) < .03
+    again = fit_annotators(made, [[.5, .5]], similarity=np.eye(2))
+    np.testing.assert_allclose(again.strata['high']['p1'], m.strata['high']['p1'], rtol=.06)
+    json.dumps(m.strata)
+    assert 'nan' in m._repr_html_().lower()
+    people = LabelPool(TWO, [0]*40, participant=[f'p{i%8}' for i in range(40)])
+    assert np.isfinite(goodness(people, [[.5, .5]], ['stable', 'joint'], n_splits=1, similarity=np.eye(2)).table.ks).all()
+
+@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize('least', [1, 10])
+def test_where_all_are_sure_all_stay_sure(variant, least):
+    sure = fit_annotators(np.eye(10)[[3]*30], VOTES[:1], [0]*30, variant=variant, least=least)
+    assert (sure.sample([3]*200, 5).rows.max(1).values == 1).all()
+    pool = LabelPool(VOTES[:1], [0], names=[99])
+    assert (extend(pool, np.tile(VOTES[:1], (100, 1)), range(99), sure).rows.max(1).values == 1).all()
+
+def test_who_leaves_one_other_open_has_no_second():
+    y = np.zeros((60, 10))
+    y[:, 3] = np.linspace(.5, 1, 60)
+    y[:, 5] = 1 - y[:, 3]
+    m = fit_annotators(y, VOTES[1:], [0]*60, least=60) # whose bins are so coarse that two others can be drawn
+    assert m.strata['high']['p2'] is None and m.strata['high']['possible'][5] > 0
+    made = label_shapes(m.sample(VOTES[1:], 2000).rows)
+    many = made[made.possible > 1]
+    np.testing.assert_allclose(many.p2, (1 - many.p1)/many.possible, atol=1e-6) # the others share alike
+
 def test_extend_keeps_people_and_adds_others():
     probs, model = np.tile(VOTES, (6, 1)), AnnotatorModel.shipped()
     people = LabelPool(np.eye(10)[[1, 2, 3]], [0, 0, 1], participant=['ann', 'bob', 'ann'], names=[7, 2])

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RELEASED', 'simulate_answers', 'answer_classes', 'answer_summary', 'released_labels', 'build_labels',
            'off_endpoint_mass', 'endpoint_correlation', 'plot_off_endpoint', 'example_blends', 'stimulus_image',
-           'draw_label', 'plot_blends', 'against_votes', 'plot_against_votes']
+           'draw_label', 'plot_blends', 'check_shares', 'against_votes', 'plot_against_votes']
 
 # %% ../../nbs/42_analysis.categorical.ipynb #e1911772
 import json, os, textwrap
@@ -246,7 +246,23 @@ def plot_blends(
     fig.suptitle(textwrap.fill(title, 26*len(names)), fontweight='bold', fontsize=11)
     return axs
 
-# %% ../../nbs/42_analysis.categorical.ipynb #15f13943
+# %% ../../nbs/42_analysis.categorical.ipynb #96c790a2
+def check_shares(
+    rows, # (N, K) weights
+    names, # (N,) what to call each row in the message
+    arg:str='probs', # The argument, for the message
+)->np.ndarray: # `rows` as float64
+    "Return `rows` if each is a distribution, in [0, 1] and of sum 1; a `ValueError` names the first that is not."
+    y = np.asarray(rows, dtype=float)
+    if y.ndim != 2: raise ValueError(f'{arg}: found shape {y.shape}; allowed is (N, K)')
+    inside, total = ((y >= 0) & (y <= 1 + 1e-5)).all(1), y.sum(1) # nan is neither
+    bad = ~inside | ~(np.abs(total-1) < 1e-5)
+    if not bad.any(): return y
+    i = int(bad.argmax())
+    raise ValueError(f'{arg}: row {names[i]} is {y[i].round(4).tolist()}, of sum {total[i]:g} ({bad.sum()} of {len(y)} rows); '
+                     'allowed are shares in [0, 1] that sum to 1, so counts are divided by their sum before')
+
+# %% ../../nbs/42_analysis.categorical.ipynb #04c069b6
 def against_votes(
     labels:pd.DataFrame, # One row per form; index: the number of the image
     probs, # (N, K) shares of the votes for each class, by image
@@ -255,9 +271,9 @@ def against_votes(
     check_columns(labels, arg='labels')
     mean, n = labels.groupby(level=0).mean(), labels.groupby(level=0).size()
     check_range(mean.index, 0, len(probs)-1, 'labels: number of the image')
-    votes = np.asarray(probs)[mean.index]
+    check_shares(labels, labels.index, 'labels')
+    p, votes = mean.to_numpy(), check_shares(np.asarray(probs)[mean.index], mean.index)
     check_lengths(classes=labels.columns, votes=votes[0])
-    p = mean.to_numpy()
     return pd.DataFrame(dict(entropy=entropy(p, axis=1), entropy_votes=entropy(votes, axis=1),
                              top_agrees=p.argmax(1) == votes.argmax(1), l1=np.abs(p-votes).sum(1), n=n,
                              wasserstein=[wasserstein_distance(*o) for o in zip(p, votes)]), index=mean.index)

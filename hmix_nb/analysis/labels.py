@@ -6,7 +6,7 @@
 __all__ = ['THESIS', 'pick_examples', 'plot_examples', 'plot_entropies', 'varieties', 'telling_answer', 'plot_varieties',
            'annotators', 'annotator_summary', 'plot_annotators']
 
-# %% ../../nbs/45_analysis.labels.ipynb #7777cdb9
+# %% ../../nbs/45_analysis.labels.ipynb #ae2045a5
 import textwrap
 import numpy as np, pandas as pd
 from scipy.stats import entropy
@@ -14,7 +14,8 @@ from ..core import CIFAR10, check_name, check_range, check_table
 from ..data.judgments import repeats
 from ..figures import MIXUP, PEOPLE, describe, new_figure
 from ..softlabels.construct import SPREADS, VARIETIES, soft_labels
-from .categorical import against_votes, answer_classes, build_labels, draw_label, stimulus_image
+from .categorical import (against_votes, answer_classes, build_labels, check_shares, draw_label,
+                                          stimulus_image)
 
 # %% ../../nbs/45_analysis.labels.ipynb #ad6dc8ef
 THESIS = [('3.3', 'spills', 'automobile'), ('3.4', 'differs', 'frog'), ('3.4', 'differs', 'airplane'),
@@ -54,7 +55,7 @@ def pick_examples(
     if not rows: raise ValueError('wanted: no image is as described')
     return pd.DataFrame(rows).drop(columns='other')
 
-# %% ../../nbs/45_analysis.labels.ipynb #69616be2
+# %% ../../nbs/45_analysis.labels.ipynb #faade1c6
 def plot_examples(
     picked:pd.DataFrame, # From `pick_examples`
     labels:pd.DataFrame, # One row per form; index: the number of the image
@@ -66,6 +67,7 @@ def plot_examples(
     check_table(picked, 'figure', 'image', 'class')
     check_range(picked.image, 0, len(images)-1, 'picked: image')
     mean, nrows = labels.groupby(level=0).mean(), -(-len(picked)//ncols)
+    votes = check_shares(np.asarray(probs)[picked.image], picked.image.tolist())
     ncols = min(ncols, len(picked))
     fig, axs = new_figure(2*nrows, ncols, (1.75, 1.25), squeeze=False, gridspec_kw=dict(height_ratios=[1, 1.1]*nrows))
     for ax in axs.flat: ax.set_axis_off()
@@ -75,7 +77,7 @@ def plot_examples(
         top.imshow(images.x[o['image']])
         top.set_title(f"Fig. {o['figure']}: {o['class']} {o['image']}", fontsize=9)
         ax.set_axis_on()
-        both = mean.loc[o['image']].to_numpy(), np.asarray(probs)[o['image']]
+        both = mean.loc[o['image']].to_numpy(), votes[k]
         wide = [w + (y >= .05).sum() for w, y in zip(wide, both)]
         draw_label(ax, both[0], [str(c)[:5] for c in labels], both[1], ('forms', 'votes'))
         if k % ncols == 0: ax.set_ylabel('weight')
@@ -101,7 +103,7 @@ def plot_entropies(
     return describe(ax, f'Half of the images have {a:.2f} nats or more from forms, {b:.2f} from votes', 'entropy, nats',
                     'share of the labels below')
 
-# %% ../../nbs/45_analysis.labels.ipynb #4da92ae7
+# %% ../../nbs/45_analysis.labels.ipynb #b4ac36fc
 def varieties(
     df:pd.DataFrame, # As `data.judgments.categorical` returns it
     probs=None, # (N, K) shares of the votes, by image (`id_a`); `None` leaves out the columns on votes
@@ -119,7 +121,7 @@ def varieties(
             rows[v, s] = {k: entropy(o, axis=1).mean() for k, o in dict(one=y, mean=mean).items()}
             rows[v, s]['top'] = y.max(axis=1).mean()
             if probs is None: continue
-            c, votes = against_votes(y, probs), np.asarray(probs)[mean.index]
+            c, votes = against_votes(y, probs), np.asarray(probs)[mean.index] # the first refuses counts
             rows[v, s] |= c[['top_agrees', 'wasserstein', 'l1']].mean().to_dict()
             rows[v, s]['missed'] = (votes*(mean.to_numpy() == 0)).sum(1).mean()
     return pd.DataFrame(rows).T.rename_axis(['variety', 'spread'])

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LabelPool']
 
-# %% ../../nbs/14_data.pool.ipynb #8fc3bd24
+# %% ../../nbs/14_data.pool.ipynb #ed708caa
 import copy, warnings
 from numbers import Integral
 import numpy as np
@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from fastcore.basics import patch
 from torch import Tensor
-from ..core import check_lengths, check_range, check_table, seed_for
+from ..core import check_lengths, check_range, check_table, check_whole, seed_for
 from ..labels import as_soft
 
 # %% ../../nbs/14_data.pool.ipynb #e4da5f21
@@ -54,7 +54,12 @@ class LabelPool:
         labels = f'{len(self.rows):,} labels over {self.n_classes} classes'
         return f'{len(self):,} images, {labels}{people}, {per}{votes}{bare}'
 
-# %% ../../nbs/14_data.pool.ipynb #aa8b574a
+# %% ../../nbs/14_data.pool.ipynb #4085ec22
+def _scaled(w, image, n): # by a power of two, so exactly: each image's largest is in [.5, 1), no sum is too large
+    top = np.zeros(n)
+    np.maximum.at(top, image, w)
+    return np.ldexp(w, -np.frexp(top)[1][image])
+
 def _alias(w, image, start, count): # (R,) the chance to stay with a row, and (R,) the row to take instead
     total = np.bincount(image, w, len(count))
     w = np.divide(w*count[image], total[image], where=total[image] > 0, out=np.zeros(len(w))) # 1 on average
@@ -75,7 +80,7 @@ def _alias(w, image, start, count): # (R,) the chance to stay with a row, and (R
     other[r[spent]] = r[np.flatnonzero(spent) + 1]
     return stay, other
 
-# %% ../../nbs/14_data.pool.ipynb #8da975ee
+# %% ../../nbs/14_data.pool.ipynb #6bd003aa
 _BY_ROW = 'participant', 'seconds', 'votes', 'weights', 'given'
 _TENSORS = 'rows', 'count', 'start', '_n', '_stay', '_other'
 
@@ -90,9 +95,13 @@ def _fill(pool, rows, image, names, by):
     pool.count, pool.start, pool._n = torch.as_tensor(count), torch.as_tensor(start), torch.as_tensor(count).float()
     pool.unlabelled = np.flatnonzero(np.bincount(pool.image, weights=pool.row_weights, minlength=len(names)) == 0)
     weighted = (pool.row_weights != 1).any()
-    stay, other = _alias(pool.row_weights, pool.image, start, count) if weighted else (None, None)
+    stay, other = _alias(_even(pool), pool.image, start, count) if weighted else (None, None)
     pool._stay, pool._other = (torch.as_tensor(stay).float(), torch.as_tensor(other)) if weighted else (None, None)
     return _move(pool, rows.device)
+
+def _even(pool): # `row_weights`, scaled so that they can be added
+    w = pool.row_weights if pool.weights is None else _scaled(pool.weights, pool.image, len(pool.names))
+    return w if pool.votes is None or pool.weights is None else w*pool.votes
 
 def _list(names): return names.tolist() if hasattr(names, 'tolist') else list(names)
 
@@ -130,7 +139,7 @@ def to(self:LabelPool,
     "Take the rows, and what it needs to draw from them, to `device`."
     return _move(copy.copy(self), device)
 
-# %% ../../nbs/14_data.pool.ipynb #7de750a4
+# %% ../../nbs/14_data.pool.ipynb #05bb2e0b
 @patch
 def mean(self:LabelPool,
     weights=None, # As for `weighted`
@@ -138,7 +147,7 @@ def mean(self:LabelPool,
     "Average the rows of each image."
     if weights is not None: return self.weighted(weights).mean()
     _refuse(self)
-    image, w = torch.as_tensor(self.image), torch.as_tensor(self.row_weights)
+    image, w = torch.as_tensor(self.image), torch.as_tensor(_even(self))
     total = torch.zeros(len(self), self.n_classes, dtype=torch.float64)
     parts = (o.split(max(2**20//self.n_classes, 1)) for o in (image, self.rows, w)) # few are float64 at a time
     for i, rows, v in zip(*parts): total.index_add_(0, i, rows.cpu()*v[:, None]) # a GPU adds in any order
@@ -192,7 +201,7 @@ def _starts(pool, idx): # positions as a tensor, and where the rows of these ima
         bad = idx[(idx < 0) | (idx >= len(pool))][0].item()
         raise IndexError(f'idx: found {bad}, out of range; allowed are 0 to {len(pool)-1}') from None
 
-# %% ../../nbs/14_data.pool.ipynb #db9b8193
+# %% ../../nbs/14_data.pool.ipynb #84c84eb3
 @patch
 def weighted(self:LabelPool,
     weights, # One number per row, or a dict or Series of one per participant; 0 or more
@@ -207,6 +216,7 @@ def weighted(self:LabelPool,
                              'allowed is one for each')
         weights = np.array([1 if no else table[p] for p, no in zip(self.participant, nobody)], dtype=float)
     weights = np.array(check_range(weights, 0, arg='weights'), dtype=float)
+    if weights.ndim != 1: raise ValueError(f'weights: found shape {weights.shape}; allowed is {(len(self.rows),)}')
     check_lengths(rows=self.rows, weights=weights)
     return _take(self, np.arange(len(self.rows)), self.image, self.names, weights=weights)
 
@@ -214,14 +224,14 @@ def _take(pool, rows, image, names, **by): # `rows` are positions; what `by` has
     by = {k: None if getattr(pool, k) is None else getattr(pool, k)[rows] for k in _BY_ROW} | by
     return _fill(LabelPool.__new__(LabelPool), pool.rows[torch.as_tensor(rows, device=pool.device)], image, names, by)
 
-# %% ../../nbs/14_data.pool.ipynb #3342019f
+# %% ../../nbs/14_data.pool.ipynb #d72a46fc
 @patch
 def subsample(self:LabelPool,
     m:int, # How many annotators of each image to keep, of those who count; fewer all stay, with a warning
-    seed:int=0, # Another seed, other annotators
+    seed:int=0, # Another seed, other annotators; a whole number, no generator: who is kept hangs on it alone
 )->LabelPool: # With all that they said of the image, repeats included
     "Keep `m` annotators of each image; a row (or vote) is an annotator of its own if nobody knows who gave it."
-    if not isinstance(m, Integral) or m < 1:
+    if not isinstance(m, Integral) or isinstance(m, bool) or m < 1:
         raise ValueError(f'm: found {m!r}; allowed are whole numbers, 1 or more')
     row = np.flatnonzero(self.row_weights) # who has no weight shall not take the place of others
     row = row if self.votes is None else np.repeat(row, self.votes[row])
@@ -243,18 +253,18 @@ def _annotators(pool, row): # of each answer: image, name or else the label itse
     both = pd.DataFrame(dict(image=pool.image[row], who=pd.Series(who, dtype=object).to_numpy()[row]))
     return both.assign(n=np.where(known[row], 0, both.groupby(['image', 'who'], sort=False).cumcount()))
 
-# %% ../../nbs/14_data.pool.ipynb #5b8f1631
+# %% ../../nbs/14_data.pool.ipynb #5e310124
 @patch
 def select(self:LabelPool,
     idx, # (M,) positions of images, none twice, or (N,) booleans
 )->LabelPool: # Of M images, in the order of `idx`
     "Keep some of the images, with all of their rows."
-    idx = np.asarray(idx.cpu() if torch.is_tensor(idx) else idx)
-    if idx.dtype == bool: idx = np.flatnonzero(idx) if check_lengths(pool=self, idx=idx) else idx
-    if len(idx): check_range(idx, 0, len(self)-1, 'idx')
+    mask = np.asarray(idx.cpu() if torch.is_tensor(idx) else idx)
+    if mask.dtype == bool and mask.ndim == 1 and check_lengths(pool=self, idx=mask): idx = np.flatnonzero(mask)
+    idx = check_whole(idx, 0, len(self)-1, 'idx', ndim=1)
     if (twice := pd.Series(idx).duplicated()).any():
         raise ValueError(f'idx: {self.names[int(idx[twice][0])]!r} is there twice; allowed is once')
-    n, start = (o.cpu().numpy()[idx.astype(int)] for o in (self.count, self.start))
+    n, start = (o.cpu().numpy()[idx] for o in (self.count, self.start))
     image = np.repeat(np.arange(len(idx)), n)
     rows = np.arange(len(image)) + (start - np.cumsum(n) + n)[image]
     return _take(self, rows, image, [self.names[i] for i in idx])
@@ -303,7 +313,7 @@ def from_answers(cls:LabelPool,
     part, rt = (df[c].to_numpy()[keep] if c in df else None for c in ('participant', 'rt_s'))
     return cls(rows[torch.as_tensor(keep)], image[keep], part, rt, names)
 
-# %% ../../nbs/14_data.pool.ipynb #4fb44eab
+# %% ../../nbs/14_data.pool.ipynb #928a5faa
 @patch(cls_method=True)
 def from_lists(cls:LabelPool,
     lists:dict, # Name of an image to a list of rows of K numbers, such as `json.load` reads; may be empty
@@ -311,13 +321,17 @@ def from_lists(cls:LabelPool,
 )->LabelPool: # Who gave a row is not known
     "Pool labels that were released as lists."
     keys = list(lists)
+    if not any(map(len, lists.values())): raise ValueError(f'lists: no rows in any of {len(lists)}; needed is one')
     if names is None: names = [int(k) for k in keys] if all(str(k).isdecimal() for k in keys) else keys
     at = _positions(keys, names := _list(names))
     some = [(i, v) for i, v in zip(at, lists.values()) if i >= 0 and len(v)]
-    image = np.repeat([i for i, _ in some], [len(v) for _, v in some])
+    image, k = np.repeat([i for i, _ in some], [len(v) for _, v in some]), np.size(some[0][1][0])
+    for i, v in some:
+        if (odd := next((r for r in v if np.shape(r) != (k,)), None)) is not None:
+            raise ValueError(f'lists: {names[i]!r} has {odd!r}; allowed are rows of {k} numbers, as the first has')
     return cls(np.concatenate([np.asarray(v, dtype=float) for _, v in some]), image, names=names)
 
-# %% ../../nbs/14_data.pool.ipynb #fe8a2149
+# %% ../../nbs/14_data.pool.ipynb #15477e46
 @patch(cls_method=True)
 def from_counts(cls:LabelPool,
     counts, # (N, K) votes: how many people named each class
@@ -330,4 +344,5 @@ def from_counts(cls:LabelPool,
     image, k = np.nonzero(counts)
     names = range(len(counts)) if names is None else names
     check_lengths(counts=counts, names=names)
+    if not len(image): raise ValueError(f'counts: no vote for any of {len(counts)} images; allowed is one or more')
     return cls(as_soft(k, counts.shape[1]), image, names=names, votes=counts[image, k])

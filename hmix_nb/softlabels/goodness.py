@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['label_statistics', 'Goodness', 'goodness', 'plot_goodness']
 
-# %% ../../nbs/34_softlabels.goodness.ipynb #cb584017
+# %% ../../nbs/34_softlabels.goodness.ipynb #7c91f9a7
 from dataclasses import dataclass
 import numpy as np, pandas as pd
 from scipy.stats import entropy, ks_2samp, wasserstein_distance
-from ..core import check_lengths, check_name, rng
+from ..core import check_lengths, check_name, check_whole, rng
 from ..data.pool import LabelPool, _take
 from ..figures import MIXUP, PEOPLE, describe, new_figure
 from .simulate import VARIANTS, fit_annotators, label_shapes
@@ -45,14 +45,14 @@ class Goodness:
     def __repr__(self): return f'{self.n_splits} splits of people\n{self.table.round(3)}'
     def _repr_html_(self): return f'<p>{self.n_splits} splits of people</p>{self.table.round(3).to_html()}'
 
-# %% ../../nbs/34_softlabels.goodness.ipynb #9ecd61fd
+# %% ../../nbs/34_softlabels.goodness.ipynb #8cddff73
 def goodness(
     pool:LabelPool, # Labels of real people; it must know its participants
     probs, # (N, K) shares of the votes, by image of the pool
     variants=VARIANTS, # Which to compare
     *,
     n_splits:int=4, # How often people are halved anew
-    seed:int=0, # Of the halves and of the simulation
+    seed:int=0, # Of the halves and of the simulation; a whole number, no generator
     similarity=None, # As for `fit_annotators`
     least:int=1, # As for `fit_annotators`
 )->Goodness: # Distances between the half that was held out, and the other half or simulated people
@@ -60,6 +60,8 @@ def goodness(
     if pool.given is not None: pool = _take(pool, np.flatnonzero(~pool.given), pool.image[~pool.given], pool.names)
     if pool.participant is None or pd.isna(pool.participant).any():
         raise ValueError('pool: does not know its participants; they are what is held out')
+    n_splits, variants = int(check_whole(n_splits, 1, arg='n_splits', ndim=0)), list(variants)
+    check_lengths(variants=variants)
     rows, image, who = pool.rows.cpu().numpy().astype(float), pool.image, np.array(pool.participant)
     check_lengths(pool=pool, probs=probs)
     probs, people, out = np.asarray(probs, float), np.unique(who), []
@@ -75,7 +77,7 @@ def goodness(
             samples[v] = label_statistics(made.rows, seen[made.image], probs)
         out += [dict(variant=v, statistic=k, ks=ks_2samp(x, y).statistic, wasserstein=wasserstein_distance(x, y),
                      mean=x.mean()) for v, o in samples.items() for k, x in o.items() for y in [samples['people'][k]]]
-    return Goodness(_beside(pd.DataFrame(out), list(variants)), samples, n_splits)
+    return Goodness(_beside(pd.DataFrame(out), variants), samples, n_splits)
 
 def _beside(df, variants):
     t = df.groupby(['variant', 'statistic'], sort=False).mean()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DrawnSet', 'pool_dls', 'annotator_weights', 'total_seconds', 'LabelPool']
 
-# %% ../../nbs/31_softlabels.pool.ipynb #5552b4ff
+# %% ../../nbs/31_softlabels.pool.ipynb #2acbc3fe
 import warnings
 from numbers import Integral
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from fastai.data.core import DataLoaders
 from torch import Tensor
 from torch.utils.data import get_worker_info
-from ..core import check_lengths, check_name, check_range, check_table, seed_for
+from ..core import check_lengths, check_name, check_range, check_table, check_whole, seed_for
 from ..data.images import SoftSet, soft_dls
 from ..data.judgments import repeats
 from ..data.pool import LabelPool
@@ -83,11 +83,11 @@ def _seed(g, arg): # numpy's integers are seeds, too
     if isinstance(g, Integral): return int(g)
     raise ValueError(f'{arg}: found {g!r}; allowed is a torch.Generator, a whole number or None')
 
-# %% ../../nbs/31_softlabels.pool.ipynb #75cc5f7d
+# %% ../../nbs/31_softlabels.pool.ipynb #c6e8f62b
 def annotator_weights(
     answers, # A table as of `data.judgments.categorical`, or a `LabelPool` that knows who gave its rows
     how:str='accuracy', # Or 'consistency' (a table with `lam_h` will do), or 'dawid-skene', which needs crowd-kit
-    y=None, # (N,) classes of the images, for the accuracy of a pool
+    y=None, # (N,) classes of the images, 0 to K-1, for the accuracy of a pool
     *,
     prior:float=1., # How many answers at the crowd's mean are added to each person's; 0 gives plain means
 )->pd.Series: # By participant, in [0, 1]; for `LabelPool.weighted`
@@ -110,13 +110,14 @@ def _named(answers): # image, participant and top class of each answer of people
     t = pd.DataFrame(dict(task=answers.image, worker=answers.participant, label=answers.rows.argmax(1).cpu().numpy()))
     return t[t.worker.notna() & (True if answers.given is None else ~answers.given)]
 
-# %% ../../nbs/31_softlabels.pool.ipynb #1b1fc9cb
+# %% ../../nbs/31_softlabels.pool.ipynb #393a6527
 def _accuracy(answers, y):
     t = _named(answers)
     if isinstance(answers, LabelPool):
         if y is None: raise ValueError('y: the accuracy of a pool needs the classes of its images')
+        y = check_whole(y, 0, answers.n_classes-1, 'y', ndim=1)
         check_lengths(pool=answers, y=y)
-        return t.worker, t.label == np.asarray(y)[t.task]
+        return t.worker, t.label == y[t.task]
     check_table(answers, 'class_a')
     return t.worker, (answers['first'] == answers.class_a) | (answers['first'] == answers.get('class_b'))
 

@@ -5,32 +5,39 @@
 # %% auto #0
 __all__ = ['VARIANTS', 'label_shapes', 'AnnotatorModel', 'fit_annotators', 'ship_annotators', 'extend']
 
-# %% ../../nbs/32_softlabels.simulate.ipynb #678ab166
+# %% ../../nbs/32_softlabels.simulate.ipynb #98cf0e4c
 import warnings
 from dataclasses import dataclass, field
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
-import numpy as np, pandas as pd
-import torch
+import numpy as np, pandas as pd, torch
 from fastcore.basics import patch
 from scipy import stats
-from ..core import CIFAR10, check_lengths, check_name, check_range, check_table, rng
+from ..core import CIFAR10, check_columns, check_lengths, check_name, check_range, check_table, check_whole, rng
 from ..data.hub import DataHub, read_shipped, write_shipped
 from ..data.pool import LabelPool, _append, _take
 from ..labels import as_soft
 from .construct import check_similarity, similarity, soft_labels
 
-# %% ../../nbs/32_softlabels.simulate.ipynb #8a9a3fae
+# %% ../../nbs/32_softlabels.simulate.ipynb #435cb3f9
 def label_shapes(
-    rows, # (R, K) rows that sum to 1
+    rows, # (R, K) rows that sum to 1, of two classes or more
 )->pd.DataFrame: # `p1, p2`: largest entries; `possible`: others above 0; `different`: largest below `p1`, or `p1`
     "Say how each label is shaped, whatever its classes."
-    y = as_soft(rows, arg='rows').cpu().numpy().astype(float) if torch.is_tensor(rows) else np.asarray(rows, float)
+    return _shapes_of(_rows(rows, None, 'rows'))
+
+def _rows(y, k, arg): # (N, K) float64 as given, checked
+    try: out = np.asarray(y.detach().double().cpu() if torch.is_tensor(y) else y, float)
+    except (TypeError, ValueError): raise ValueError(f'{arg}: no table of numbers; allowed are (N, K) rows') from None
+    if as_soft(y if torch.is_tensor(y) and y.is_floating_point() else out, k, arg).shape[1] > 1: return out
+    raise ValueError(f'{arg}: found shape {out.shape}; allowed is (N, K) with K of 2 or more')
+
+def _shapes_of(y):
     p2, p1 = np.sort(y, axis=1)[:, -2:].T
     below = np.where(y < p1[:, None], y, -1).max(1)
     return pd.DataFrame(dict(p1=p1, p2=p2, possible=(y > 1e-9).sum(1) - 1, different=np.where(below < 0, p1, below)))
 
-# %% ../../nbs/32_softlabels.simulate.ipynb #fea17088
+# %% ../../nbs/32_softlabels.simulate.ipynb #b3f90fa7
 VARIANTS = 'stable', 'joint', 'published'
 
 def _beta(x, variant, what): # a, b, scale
@@ -57,8 +64,14 @@ def _fit_shapes(shapes, variant, k, what, least=1): # all numbers of one stratum
         (low, high), one, two = _limits(p1, np.maximum(n, 1)), n > 0, n > 1
         two &= high - low > 1e-6
         p1, p2 = ((p1*(n+1) - 1)[one]/n[one]).clip(0, 1), ((p2-low)[two]/(high-low)[two]).clip(0, 1)
-    return dict(n=len(n), possible=_histogram(n, who, k, least).tolist(),
-                p1=_beta(p1, variant, f'p1 ({what} entropy)'), p2=_beta(p2, variant, f'p2 ({what} entropy)'))
+    if not n.any(): p1 = p2 = () # one-hot, all of them
+    betas = {c: _beta(x, variant, f'{c} ({what} entropy)') if len(x) else None for c, x in dict(p1=p1, p2=p2).items()}
+    return dict(n=len(n), possible=_histogram(n, who, k, least).tolist()) | betas
+
+_UNTOLD = dict(p1=1., p2=0.) # where there is no Beta: all to the first, the others alike
+
+def _part(s, c, n, draw): # (n,) values of `c`, by the stratum's Beta if it has one
+    return np.full(n, _UNTOLD[c]) if s[c] is None else draw(*s[c][:2])
 
 # %% ../../nbs/32_softlabels.simulate.ipynb #f1711cb2
 _GRIDS = (.01, 1), (.05, 1), (.1, 1), (.2, 1), (.5, 2), (1, np.inf) # of p1 and p2, and of how many are possible
@@ -85,7 +98,7 @@ def _histogram(n, who, k, least):
     for first, end in zip(ends[1:], ends): share[first:end] = share[first:end].mean()
     return share
 
-# %% ../../nbs/32_softlabels.simulate.ipynb #d339b196
+# %% ../../nbs/32_softlabels.simulate.ipynb #33ee21a4
 @dataclass(repr=False, eq=False)
 class AnnotatorModel:
     "People who label an image as those of CIFAR-10S did, given its votes."
@@ -105,7 +118,7 @@ class AnnotatorModel:
                 told = {k: np.average(o, weights=w) for k, o in zip(('p1', 'p2', 'possible'), means)}
                 told['cells'] = len(w)
             else:
-                told = {f'{c}_{k}': v for c in ('p1', 'p2') for k, v in zip(('a', 'b', 'scale'), s[c])}
+                told = {f'{c}_{k}': v for c in ('p1', 'p2') for k, v in zip(('a', 'b', 'scale'), s[c] or [np.nan]*3)}
                 told['possible'] = np.average(range(len(s['possible'])), weights=s['possible'])
             out[name] = dict(labels=s['n']) | told
         return pd.DataFrame(out).T
@@ -117,9 +130,11 @@ class AnnotatorModel:
 
 def _entropy(p): return stats.entropy(np.asarray(p, float), axis=-1)
 
-def _votes(y, k, arg): # (N, K) float64 rows, checked
-    soft = as_soft(y, k, arg)
-    return soft.double().cpu().numpy() if np.ndim(y) < 2 else np.asarray(y.cpu() if torch.is_tensor(y) else y, float)
+def _votes(y, k, arg): # (N, K) float64 rows, checked, of rows or (N,) classes
+    return _rows(y, k, arg) if np.ndim(y) == 2 else as_soft(check_whole(y, 0, k-1, arg, ndim=1), k).double().numpy()
+
+def _flags(high):
+    return np.asarray(high) if np.asarray(high).dtype == bool else check_whole(high, 0, 1, 'high').astype(bool)
 
 # %% ../../nbs/32_softlabels.simulate.ipynb #69f54041
 def _told(labels, image, probs, names): # labels or shapes, the image of each, and who gave it
@@ -145,7 +160,7 @@ def _whole_names(pool, arg):
     if names.dtype.kind in 'iu': return names
     raise ValueError(f'{arg}: its images have names such as {pool.names[0]!r}; allowed are their numbers')
 
-# %% ../../nbs/32_softlabels.simulate.ipynb #e40973e2
+# %% ../../nbs/32_softlabels.simulate.ipynb #5e356f6f
 def fit_annotators(
     labels, # A `LabelPool`; (R, K) T2-clamp rows; answers as of `data.judgments.categorical`; or `label_shapes`
     probs, # (N, K) shares of the votes, by image; by its number if a pool has fewer than N images
@@ -159,21 +174,28 @@ def fit_annotators(
 )->AnnotatorModel: # With the strata that occur
     "Fit how people label, from what they said about some images; each answer counts once, whatever its weight."
     check_name(variant, VARIANTS, 'variant')
-    check_range(least, 1, arg='least')
-    probs = _votes(np.asarray(probs, float), None, 'probs')
+    if not isinstance(threshold, Real): raise ValueError(f'threshold: found {threshold!r}; allowed is a number >= 0')
+    check_range(threshold, 0, arg='threshold')
+    least, probs = int(check_whole(least, 1, arg='least', ndim=0)), _rows(probs, None, 'probs')
     k, names = probs.shape[1], CIFAR10 if classes is None else tuple(classes)
     if classes is not None and len(names) != k: raise ValueError(f'classes: {len(names)} names; probs has {k} columns')
     labels, image, who = _told(labels, image, probs, names)
-    shapes = labels if isinstance(labels, pd.DataFrame) else label_shapes(labels)
-    check_lengths(labels=shapes, image=[] if image is None else image)
+    shapes = _check_shapes(labels, k) if isinstance(labels, pd.DataFrame) else _shapes_of(_rows(labels, k, 'labels'))
+    image = check_whole([] if image is None else image, 0, len(probs)-1, 'image', ndim=1)
+    check_lengths(labels=shapes, image=image)
     alike = check_similarity(similarity, k if classes is None else names)
     shapes = shapes.assign(who=np.arange(len(shapes)) if who is None else pd.factorize(who)[0])
     shapes.loc[shapes.who < 0, 'who'] = -1 - np.arange((shapes.who < 0).sum()) # nobody knows: others
-    high = _entropy(probs)[np.asarray(check_range(image, 0, len(probs)-1, 'image'), int)] >= threshold
+    high = _entropy(probs)[image] >= threshold
     strata = {name: _fit_shapes(shapes[high == is_high], variant, k, name, least)
               for name, is_high in dict(low=False, high=True).items() if (high == is_high).any()}
-    meta = dict(n=len(shapes), source=None, least=int(least), classes=None if classes is None else list(names))
+    meta = dict(n=len(shapes), source=None, least=least, classes=None if classes is None else list(names))
     return AnnotatorModel(strata, alike, variant, threshold, meta)
+
+def _check_shapes(shapes, k):
+    columns = check_columns(shapes, 'p1', 'p2', 'different', 'possible', arg='labels')[['p1', 'p2', 'different']]
+    for c in columns: check_range(shapes[c], 0, 1, f'{c} of labels')
+    return shapes.assign(possible=check_whole(shapes.possible, 0, k-1, 'possible of labels'))
 
 # %% ../../nbs/32_softlabels.simulate.ipynb #910fff56
 def _build(shapes, order, published=False): # (R, K) labels; `order`: (R, K) classes from the first to the farthest
@@ -198,21 +220,22 @@ def _order(first, alike, votes=None): # the first class, then by votes if given,
     v[:, 0] = np.inf
     return np.take_along_axis(order, np.argsort(-v, axis=1, kind='stable'), 1)
 
-# %% ../../nbs/32_softlabels.simulate.ipynb #1f93e0b7
+# %% ../../nbs/32_softlabels.simulate.ipynb #6d1867bc
 @patch
 def draw(self:AnnotatorModel,
     high, # (R,) is the entropy of the image's votes high?
     generator=0, # A seed, or a generator of numpy or torch
 )->pd.DataFrame: # The columns of `label_shapes`; in 'published', `p1` and `p2` before they are made to fit
     "Draw the shapes of labels."
-    high, g = np.asarray(high, bool), _generator(generator)
+    high, g = _flags(high), _generator(generator)
     out = np.zeros((len(high), 3))
     for at, s in _by_stratum(self, high):
         if 'cells' in s:
             cells = np.array(s['cells'])
             out[at] = cells[g.choice(len(cells), len(at), p=cells[:, 3]/cells[:, 3].sum()), :3]
-        else: out[at] = np.column_stack([g.beta(*s['p1'][:2], len(at)), g.beta(*s['p2'][:2], len(at)),
-                                         g.choice(len(s['possible']), len(at), p=s['possible'])])
+        else:
+            p1, p2 = (_part(s, c, len(at), lambda a, b: g.beta(a, b, len(at))) for c in ('p1', 'p2'))
+            out[at] = np.column_stack([p1, p2, g.choice(len(s['possible']), len(at), p=s['possible'])])
     return _as_shapes(self, out)
 
 def _by_stratum(model, high): # positions and numbers of each stratum that occurs
@@ -239,7 +262,7 @@ def _generator(g):
     if isinstance(g, Integral): return rng(int(g), 'annotators')
     raise ValueError(f'generator: found {g!r}; allowed is a whole number, or a generator of numpy or torch')
 
-# %% ../../nbs/32_softlabels.simulate.ipynb #8edb3224
+# %% ../../nbs/32_softlabels.simulate.ipynb #d56af1ce
 @patch
 def sample(self:AnnotatorModel,
     y, # N images: (N, K) shares of their votes, a `LabelPool` of votes, (N,) hard labels, or an `ImageSet`
@@ -252,13 +275,10 @@ def sample(self:AnnotatorModel,
     "Ask people who do not exist."
     if isinstance(y, LabelPool): y, names = y.mean(), y.names if names is None else names
     p = _votes(getattr(y, 'y', y), len(self.similarity), 'y')
-    if np.ndim(n_annotators): check_lengths(y=p, n_annotators=n_annotators)
-    n = np.broadcast_to(check_range(n_annotators, 1, arg='n_annotators'), len(p))
-    if (n % 1).any(): raise ValueError(f'n_annotators: found {n[n % 1 > 0][0]}; allowed are whole numbers')
-    n = n.astype(int)
-    high = _entropy(p) >= self.threshold if high is None else np.asarray(high, bool)
-    check_lengths(y=p, high=high)
-    image, g = np.repeat(np.arange(len(p)), n), _generator(generator)
+    n = check_whole(n_annotators, 1, arg='n_annotators', ndim=min(np.ndim(n_annotators), 1))
+    high = _entropy(p) >= self.threshold if high is None else np.atleast_1d(_flags(high))
+    check_lengths(y=p, high=high, names=names, n_annotators=n if n.ndim else None)
+    image, n, g = np.repeat(np.arange(len(p)), n), np.broadcast_to(n, len(p)), _generator(generator)
     rows = _answers(self, p[image], g.random((len(image), 1)), self.draw(high[image], g))
     who = np.arange(len(image)) - np.repeat(np.cumsum(n) - n, n)
     return LabelPool(rows.astype(np.float32), image, participant=[f'sim-{i:03d}' for i in who], names=names)
@@ -268,14 +288,13 @@ def _answers(model, p, u, shapes): # labels from votes, a number in [0, 1) for t
     order = _order(first, model.similarity, p if model.variant == 'joint' else None)
     return _build(shapes, order, model.variant == 'published')
 
-# %% ../../nbs/32_softlabels.simulate.ipynb #ec5c9438
+# %% ../../nbs/32_softlabels.simulate.ipynb #75664610
 @patch(cls_method=True)
 def shipped(cls:AnnotatorModel,
     variant:str='stable', # One of `VARIANTS`
 )->AnnotatorModel: # Of CIFAR-10's classes
     "The fits to CIFAR-10S that come with the package."
-    check_name(variant, VARIANTS, 'variant')
-    kept = read_shipped('softlabels/annotators.json')
+    variant, kept = check_name(variant, VARIANTS, 'variant'), read_shipped('softlabels/annotators.json')
     return cls(kept['strata'][variant], similarity(), variant, kept['threshold'], kept['meta'])
 
 def ship_annotators(
@@ -286,8 +305,7 @@ def ship_annotators(
     "Fit CIFAR-10S in all variants and write what `AnnotatorModel.shipped` reads."
     from hmix_nb.data.images import cifar10h, split
     from hmix_nb.data.judgments import categorical
-    hub = hub or DataHub()
-    df = categorical(hub, 'cifar-10s')
+    df = categorical(hub := hub or DataHub(), 'cifar-10s')
     if not set(df.id_a) <= set(split(hub)[0]):
         raise ValueError('cifar-10s: has images that are not among the 7,000 to train on')
     fits = {v: fit_annotators(df, cifar10h(hub), variant=v, classes=CIFAR10, least=least) for v in VARIANTS}
@@ -296,7 +314,7 @@ def ship_annotators(
     out = dict(meta=meta, threshold=.25, strata={k: m.strata for k, m in fits.items()})
     return write_shipped('softlabels/annotators.json', out, path)
 
-# %% ../../nbs/32_softlabels.simulate.ipynb #af508e90
+# %% ../../nbs/32_softlabels.simulate.ipynb #a11a1490
 def extend(
     pool:LabelPool, # Labels of people; its names are the numbers of the images
     probs, # (M, K) shares of the votes, by number of the image
@@ -304,19 +322,18 @@ def extend(
     model:AnnotatorModel=None, # `None` takes the people of CIFAR-10S
     *,
     n_annotators:int=1, # Simulated people for each image without labels; thesis: one label per image and run
-    seed:int=0, # Another seed, other simulated people
+    seed:int=0, # Another seed, other simulated people; a whole number, since each image has a seed of its own
 )->LabelPool: # N images: people's labels as they are, elsewhere those of `sim-…`, which count as `given`
     "Label all of `ids`: by people where they did, by simulated people elsewhere."
-    ids, own = np.asarray(check_range(ids, 0, len(probs)-1, 'ids'), int), _whole_names(pool, 'pool')
+    _, n = rng(seed, 'extend'), int(check_whole(n_annotators, 1, arg='n_annotators', ndim=0)) # is it a seed at all?
+    ids, own = check_whole(ids, 0, len(probs)-1, 'ids', ndim=1), _whole_names(pool, 'pool')
     if len(np.unique(ids)) < len(ids): raise ValueError('ids: an image is there twice; allowed is once')
     where = pd.Series(np.arange(len(ids)), ids)
     place = where.reindex(own[pool.image]).to_numpy()
     use = np.flatnonzero(~np.isnan(place))
     kept = _take(pool, use, place[use].astype(int), ids.tolist())
     if not len(bare := ids[kept.unlabelled]): return kept
-    if check_range(n_annotators, 1, arg='n_annotators') % 1:
-        raise ValueError(f'n_annotators: found {n_annotators}; allowed are whole numbers')
-    model, n = model or AnnotatorModel.shipped(), int(n_annotators)
+    model = model or AnnotatorModel.shipped()
     p = np.repeat(_votes(np.asarray(probs)[bare], len(model.similarity), 'probs'), n, axis=0)
     # a seed per image, so that its labels do not depend on what else is asked for
     u = np.concatenate([rng(seed, 'extend', int(i)).random((n, 4)) for i in bare])
@@ -332,6 +349,7 @@ def _shapes_at(model, high, u): # as `draw`, at (R, 3) given quantiles
         if 'cells' in s:
             cells = np.array(s['cells'])
             out[at] = cells[at_share(cells[:, 3], v[:, 0]), :3]
-        else: out[at] = np.column_stack([stats.beta.ppf(v[:, 0], *s['p1'][:2]), stats.beta.ppf(v[:, 1], *s['p2'][:2]),
-                                         at_share(s['possible'], v[:, 2])])
+        else:
+            p1, p2 = (_part(s, f'p{i+1}', len(at), lambda a, b: stats.beta.ppf(v[:, i], a, b)) for i in (0, 1))
+            out[at] = np.column_stack([p1, p2, at_share(s['possible'], v[:, 2])])
     return _as_shapes(model, out)

@@ -3,7 +3,8 @@ import subprocess, sys
 import pytest, torch
 from torch import nn
 import torch.nn.functional as F
-from hmix_nb.evaluation.attack import fgsm, fgsm_loss
+import torchattacks
+from hmix_nb.evaluation.attack import auto_attack, fgsm, fgsm_loss, own_seed, pgd, pgd_loss, subset
 from hmix_nb.labels import as_soft
 
 def by_hand(model, x, y, eps):
@@ -95,3 +96,48 @@ def test_bad_input(data, change, message):
 def test_torchattacks_is_loaded_late():
     code = "import sys, hmix_nb.evaluation.attack; assert 'torchattacks' not in sys.modules"
     subprocess.run([sys.executable, '-c', code], check=True)
+
+@pytest.mark.parametrize('soft', [False, True])
+@pytest.mark.parametrize('eps', [1/255, 4/255, .1])
+def test_images_are_torchattacks(data, soft, eps):
+    net, (x, y) = mk_net().float().eval(), data
+    x = x.float()
+    y = torch.distributions.Dirichlet(torch.ones(5)).sample((23,)) if soft else y
+    assert torch.equal(fgsm(net, x, y, eps), torchattacks.FGSM(net, eps=eps)(x, y))
+    with own_seed(3): want = torchattacks.PGD(net, eps=eps, alpha=2/255, steps=4)(x, y)
+    assert torch.equal(pgd(net, x, y, eps, steps=4, seed=3), want)
+    assert eps < .1 or not torch.equal(pgd(net, x, y, eps, steps=4, seed=4), want) # a small box has only its corners
+
+def test_one_large_step_without_a_random_start_is_fgsm(data):
+    net, (x, y) = mk_net(), data
+    a = pgd(net, x, y, 4/255, alpha=4/255, steps=1, random_start=False)
+    torch.testing.assert_close(a, fgsm(net, x, y), rtol=0, atol=1e-12)
+    assert pgd_loss(net, x, y, .1, alpha=.03) >= fgsm_loss(net, x, y, 0)
+
+@pytest.mark.parametrize('attack', [pgd, lambda *a: auto_attack(*a, version='rand', n=6)])
+def test_random_attacks_leave_the_generator_and_the_net_alone(data, attack):
+    net, (x, y) = mk_net().float(), data
+    state, before = torch.get_rng_state(), {k: v.clone() for k, v in net.state_dict().items()}
+    attack(net, x.float(), y)
+    assert torch.equal(torch.get_rng_state(), state) and all(m.training for m in net.modules())
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+def test_auto_attack_says_its_n_and_only_takes_from_the_right():
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Flatten(), nn.Linear(12, 4)), torch.rand(40, 3, 2, 2)
+    y = net(x).argmax(1)
+    y[:10] = (y[:10]+1) % 4 # wrong from the start
+    r = auto_attack(net, x, y, .02, n=30, version='rand')
+    assert r.n == len(r.right) == 30 and 'n = 30' in repr(r) and torch.equal(r.ids, subset(40, 30))
+    assert not r.right[r.ids < 10].any() and r.accuracy <= 20/30
+    assert auto_attack(net, x, y, 0., n=1000, version='rand').accuracy == .75
+    assert torch.equal(r.right, auto_attack(net, x, y, .02, n=30, version='rand').right)
+
+def test_auto_attack_refuses_what_it_cannot_do():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    with pytest.raises(ValueError, match='has 3 classes'): auto_attack(net, torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 2, 0]))
+
+def test_subset_is_fixed_sorted_and_within():
+    assert subset(3000).tolist() == subset(3000).tolist() == sorted(set(subset(3000).tolist()))
+    assert len(subset(3000)) == 1000 and subset(3).tolist() == [0, 1, 2] and not torch.equal(subset(3000, seed=8), subset(3000))
+    with pytest.raises(ValueError, match='m, n'): subset(0)

@@ -14,8 +14,9 @@ from hmix_nb.data.images import soft_dls
 from hmix_nb.evaluation.scores import predict
 from hmix_nb.labels import smooth
 from hmix_nb.train.losses import SoftCrossEntropy
-from hmix_nb.train.models import (MODELS, Normalize, mk_model, n_params, preact_resnet, preact_resnet18, preact_small,
-                                  vgg11)
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+from hmix_nb.train.models import (MODELS, Normalize, mk_model, n_params, preact_resnet, preact_resnet18, preact_resnet34,
+                                  preact_small, resnet34, resnet34a, resnet50, vgg11)
 
 def settle(net):
     "Give batch norm something to do: random scales, shifts and running statistics."
@@ -56,6 +57,56 @@ def test_preact_resnet18_is_the_plain_one(variant):
     net, x = settle(preact_resnet18(width=8, variant=variant)).double(), torch.rand(2, 3, 32, 32).double()
     torch.testing.assert_close(net(x), plain_preact(net, x, variant == 'kuangliu'), rtol=1e-8, atol=1e-8)
 
+def test_preact_resnet34_is_the_plain_one():
+    torch.manual_seed(0)
+    net, x = settle(preact_resnet34(width=4)).double(), torch.rand(2, 3, 32, 32).double()
+    assert [len(getattr(net, f'stage{i}')) for i in range(1, 5)] == [3, 4, 6, 3]
+    torch.testing.assert_close(net(x), plain_preact(net, x, False), rtol=1e-8, atol=1e-8)
+
+@pytest.mark.parametrize('maker,block', [(resnet34, BasicBlock), (resnet50, Bottleneck)])
+@pytest.mark.parametrize('size,dtype', [(32, torch.float32), (19, torch.float64)])
+def test_post_activation_nets_are_torchvisions_with_a_small_stem(maker, block, size, dtype):
+    torch.manual_seed(0)
+    ours, theirs = settle(maker()).to(dtype), ResNet(block, [3, 4, 6, 3], num_classes=10).eval().to(dtype)
+    theirs.conv1, theirs.maxpool = nn.Conv2d(3, 64, 3, 1, 1, bias=False).to(dtype), nn.Identity()
+    mine = [v for k, v in ours.state_dict().items() if not k.startswith('normalize')]
+    keys = list(theirs.state_dict())
+    assert len(mine) == len(keys)
+    theirs.load_state_dict(dict(zip(keys, mine)))
+    x = torch.rand(2, 3, size, size, dtype=dtype)
+    assert torch.equal(ours(x), theirs(ours.normalize(x)))
+
+def test_resnet34a_is_the_plain_one():
+    torch.manual_seed(0)
+    net, x = settle(resnet34a(width=4)).double(), torch.rand(2, 3, 32, 32).double()
+    w = iter([v for v in net.state_dict().values() if v.ndim])
+    def take(n): return [next(w) for _ in range(n)]
+    def conv(t, stride=1): return F.conv2d(t, *take(2), stride=stride, padding=1)
+    def bn(t):
+        weight, bias, mean, var = (o.view(1, -1, 1, 1) for o in take(4))
+        return (t-mean)/(var+1e-5).sqrt()*weight+bias
+    mean, std = take(2)
+    out = F.relu(bn(conv((x-mean)/std)))
+    for stage in range(3):
+        for j in range(7):
+            stride = 2 if stage and not j else 1
+            short = F.max_pool2d(out, 1, stride)
+            h = F.relu(bn(conv(out, stride)))
+            h = bn(conv(h))
+            if short.shape[1] < h.shape[1]: short = torch.cat([short, torch.zeros_like(short)], 1)
+            out = F.relu(h+short)
+    out = F.linear(F.avg_pool2d(out, 8).flatten(1), *take(2))
+    assert next(w, None) is None
+    torch.testing.assert_close(net(x), out, rtol=1e-8, atol=1e-8)
+
+def test_vgg_takes_sizes_that_are_no_powers_of_two_and_is_the_original_at_32():
+    net, x = settle(vgg11(width=4)), torch.rand(2, 3, 32, 32)
+    want, floor = net(x), copy.deepcopy(net)
+    for m in floor.modules():
+        if isinstance(m, nn.MaxPool2d): m.ceil_mode = False
+    assert torch.equal(floor(x), want)
+    assert net(torch.rand(2, 3, 28, 28)).shape == (2, 10)
+
 def test_variants_differ():
     a, b = preact_resnet18(width=4).eval(), preact_resnet18(width=4, variant='kuangliu').eval()
     b.load_state_dict({k: v for k, v in a.state_dict().items() if not k.startswith('stem_bn')})
@@ -64,7 +115,8 @@ def test_variants_differ():
 
 @pytest.mark.parametrize('maker,kw,n', [
     (preact_resnet18, {}, 11_171_274), (preact_resnet18, dict(variant='kuangliu'), 11_171_146), (vgg11, {}, 9_231_114),
-    (preact_resnet18, dict(normalize=None), 11_171_274), (preact_small, {}, 77_754)])
+    (preact_resnet18, dict(normalize=None), 11_171_274), (preact_small, {}, 77_754), (preact_resnet34, {}, 21_279_434),
+    (resnet34a, {}, 660_170), (resnet34, {}, 21_282_122), (resnet50, {}, 23_520_842)])
 def test_parameter_counts(maker, kw, n):
     assert n_params(maker(**kw)) == n == sum(p.numel() for p in maker(**kw).parameters())
 
@@ -90,14 +142,15 @@ def test_every_model_takes_pixels_and_gives_logits(name, n_classes, in_channels)
 @pytest.mark.parametrize('name', MODELS)
 def test_a_batch_can_be_learnt_by_heart(name):
     torch.manual_seed(0)
-    net, size = mk_model(name, width=8, seed=0), 32 if name == 'vgg11' else 8
-    x, y = torch.rand(16, 3, size, size), torch.randint(10, (16,))
-    opt = torch.optim.Adam(net.parameters(), 1e-2)
-    for _ in range(30):
+    net, x, y = mk_model(name, width=8, seed=0), torch.rand(16, 3, 16, 16), torch.randint(10, (16,))
+    opt = torch.optim.Adam(net.parameters(), 3e-3)
+    for _ in range(100):
+        loss = F.cross_entropy(net(x), y)
+        if loss < .1: break
         opt.zero_grad()
-        F.cross_entropy(net(x), y).backward()
+        loss.backward()
         opt.step()
-    assert F.cross_entropy(net(x), y) < .1
+    assert loss < .1
 
 def test_seed_decides_and_leaves_torch_alone():
     torch.manual_seed(5)

@@ -3,8 +3,11 @@ import math, random, warnings
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
-from hmix_nb.evaluation.scores import (Scores, calibration_bins, check_images, cross_entropy, eval_mode, predict,
-                                       rms_calibration, score, score_logits, soft_accuracy)
+from scipy import stats as sps
+from torchmetrics.functional.classification import multiclass_calibration_error
+from hmix_nb.evaluation.scores import (SetScores, bin_sizes, calibration_bins, check_images, class_accuracy,
+                                       cross_entropy, ece, entropy_correlation, eval_mode, predict, reliability_bins,
+                                       reliability_diagram, rms_calibration, score, score_logits, soft_accuracy)
 
 def slow_calibration(conf, correct, bin_size, drop_last):
     "The published procedure, one answer at a time; `sorted` is stable."
@@ -99,6 +102,83 @@ def test_cross_entropy_is_the_slow_one(n, k, seed, scale):
     torch.testing.assert_close(cross_entropy(pred, targ), slow.mean(), rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(cross_entropy(pred, targ, reduction='sum'), slow.sum(), rtol=1e-10, atol=1e-10)
 
+def slow_sizes(n, n_bins): return [len(o) for o in np.array_split(np.arange(n), n_bins)]
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(answers, min_size=2, max_size=60), st.data())
+def test_a_number_of_bins_is_numpys_split(answers, data):
+    conf, correct = map(list, zip(*answers))
+    n, n_bins = len(conf), data.draw(st.integers(2, len(conf)))
+    assert bin_sizes(n, n_bins=n_bins) == slow_sizes(n, n_bins)
+    order = sorted(range(n), key=lambda i: conf[i])
+    for drop_last in (True, False):
+        total, at = 0., 0
+        for b, size in enumerate(slow_sizes(n, n_bins)):
+            ids, at = order[at:at+size], at+size
+            if drop_last and b == n_bins-1: continue
+            total += size/n*(math.fsum(conf[i] for i in ids)/size - sum(bool(correct[i]) for i in ids)/size)**2
+        got = rms_calibration(np.array(conf), np.array(correct), drop_last=drop_last, n_bins=n_bins)
+        assert abs(got-math.sqrt(total)) < 1e-12
+
+def test_both_conventions_agree_on_the_3000_and_differ_elsewhere():
+    g = torch.Generator().manual_seed(0)
+    conf, correct = torch.rand(3050, generator=g), torch.rand(3050, generator=g) < .6
+    assert rms_calibration(conf[:3000], correct[:3000]) == rms_calibration(conf[:3000], correct[:3000], n_bins=30)
+    assert rms_calibration(conf, correct) != rms_calibration(conf, correct, n_bins=30)
+    with pytest.raises(ValueError, match='n_bins: 1 makes one bin'): rms_calibration(conf, correct, n_bins=1)
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(answers, min_size=1, max_size=60), st.integers(1, 20))
+def test_ece_is_the_slow_one(answers, n_bins):
+    conf, correct = map(list, zip(*answers))
+    edges = np.linspace(0, 1, n_bins+1)
+    place = [min(sum(c >= e for e in edges)-1, n_bins-1) for c in conf]
+    gaps = []
+    for b in range(n_bins):
+        ids = [i for i, o in enumerate(place) if o == b]
+        if ids: gaps.append((len(ids)/len(conf), abs(np.mean([conf[i] for i in ids])-np.mean([correct[i] for i in ids]))))
+    assert abs(ece(conf, correct, n_bins)-sum(w*g for w, g in gaps)) < 1e-9
+    assert abs(ece(conf, correct, n_bins, 'l2')-math.sqrt(sum(w*g**2 for w, g in gaps))) < 1e-9
+    assert abs(ece(conf, correct, n_bins, 'max')-max(g for _, g in gaps)) < 1e-9
+    b = reliability_bins(conf, correct, n_bins)
+    assert int(b.n.sum()) == len(conf) and len(b) == len(gaps)
+
+def test_ece_is_torchmetrics_own():
+    g = torch.Generator().manual_seed(1)
+    pred, y = torch.randn(500, 7, generator=g), torch.randint(7, (500,), generator=g)
+    p = pred.double().softmax(1)
+    want = multiclass_calibration_error(p, y, 7)
+    assert abs(ece(p.max(1).values, p.argmax(1) == y)-float(want)) < 1e-6
+
+def test_reliability_diagram_draws_each_net():
+    ax = reliability_diagram({k: (torch.rand(50), torch.rand(50) < .5) for k in 'ab'})
+    assert [t.get_text()[:6] for t in ax.get_legend().get_texts()] == ['a, ECE', 'b, ECE'] and ax.get_xlabel() and ax.get_ylabel()
+
+@pytest.mark.parametrize('k', [1, 2, 3])
+def test_top_k_and_worst_class_are_the_slow_ones(k):
+    g = torch.Generator().manual_seed(k)
+    pred, targ = torch.randint(4, (60, 5), generator=g).float(), torch.rand(60, 5, generator=g).softmax(1)
+    right = []
+    for z, t in zip(pred.tolist(), targ.tolist()):
+        first = sorted(range(5), key=lambda j: -z[j])[:k] # stable: ties in order
+        right.append(t.index(max(t)) in first)
+    assert soft_accuracy(pred, targ, k) == sum(right)/60
+    if k == 1:
+        y = targ.argmax(1).tolist()
+        want = [np.mean([r for r, c in zip(right, y) if c == j]) for j in range(5)]
+        assert np.allclose(class_accuracy(pred, targ), want)
+
+def test_entropy_correlation_is_scipys_and_nan_where_nothing_varies():
+    g = torch.Generator().manual_seed(0)
+    pred, targ = torch.randn(80, 4, generator=g).double(), torch.rand(80, 4, generator=g).double().softmax(1)
+    targ[:30] = torch.eye(4).double()[0] # ties, as in CIFAR-10H
+    a, b = (sps.entropy(o.numpy(), axis=1) for o in (pred.softmax(1), targ))
+    assert abs(entropy_correlation(pred, targ)-np.corrcoef(a, b)[0, 1]) < 1e-9
+    assert abs(entropy_correlation(pred, targ, 'spearman')-sps.spearmanr(a, b).statistic) < 1e-9
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert math.isnan(entropy_correlation(pred, targ.argmax(1)))
+
 def test_cross_entropy_of_hard_labels_is_torchs():
     pred, y = torch.randn(20, 5), torch.randint(5, (20,))
     torch.testing.assert_close(cross_entropy(pred, y).float(), nn.functional.cross_entropy(pred, y))
@@ -178,7 +258,7 @@ def test_score_counts_what_it_says():
     probs = pred.double().softmax(1)
     conf, first = probs.max(1)
     right = (first == targ.argmax(1)).tolist()
-    assert isinstance(s, Scores) and (s.n, s.ties, s.source) == (40, 1, 'noise')
+    assert isinstance(s, SetScores) and (s.n, s.ties, s.source) == (40, 1, 'noise')
     assert abs(s.ce-np.mean(slow_cross_entropy(pred.double(), targ.double()))) < 1e-9
     assert abs(s.calibration-slow_calibration(conf.tolist(), right, 10, True)) < 1e-9
     assert abs(s.calibration_all-slow_calibration(conf.tolist(), right, 10, False)) < 1e-9

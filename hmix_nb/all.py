@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/99_all.ipynb #bbaaf5e0
+# %% ../nbs/99_all.ipynb #793d7400
 from .core import *
 from .figures import *
 from .stats import *
@@ -15,11 +15,15 @@ from .data.judgments import *
 from .data.simulated import *
 from .data.images import *
 from .data.pool import *
+from .mixing.pairs import *
 from .mixing.fits import *
 from .mixing.labels import *
 from .mixing.pixels import *
 from .mixing.stimuli import *
 from .mixing.pairplots import *
+from .mixing.controls import *
+from .mixing.transforms import *
+from .mixing.show import *
 from .softlabels.construct import *
 from .softlabels.pool import *
 from .softlabels.simulate import *
@@ -31,6 +35,10 @@ from .evaluation.scores import *
 from .evaluation.attack import *
 from .train.losses import *
 from .train.models import *
+from .train.callbacks import *
+from .train.metrics import *
+from .train.trainset import *
+from .train.sets import *
 from .study.recipe import *
 from .study.run import *
 from .study.report import *

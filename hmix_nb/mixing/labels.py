@@ -6,7 +6,7 @@
 __all__ = ['TORCH', 'spread_lam', 'LabelPolicy', 'Linear', 'swap_gap', 'PairCurves', 'check_classes', 'in_parts', 'PairLogistic',
            'Confidence', 'Smoothed', 'Uniform', 'Random', 'pair_rows']
 
-# %% ../../nbs/21_mixing.labels.ipynb #9d78c4ae
+# %% ../../nbs/21_mixing.labels.ipynb #d3675984
 import copy, math
 from dataclasses import replace
 from functools import lru_cache
@@ -21,7 +21,7 @@ from ..core import check_lengths, check_range
 from ..curves import FORMS, OMEGA, share
 from ..labels import as_soft, as_tensor
 from .fits import PairFits
-from .pairs import Types, hard_pairs, meet, pair_rows_of, pair_table
+from .pairs import Types, constant, fill, hard_pairs, meet, pair_table
 
 # %% ../../nbs/21_mixing.labels.ipynb #a5a685f9
 def spread_lam(
@@ -38,7 +38,7 @@ def spread_lam(
         if lo == hi and lam.ndim: lam = lam[:1]
     return lam.to(like.device, non_blocking=True).expand(len(like))
 
-# %% ../../nbs/21_mixing.labels.ipynb #b536fc8d
+# %% ../../nbs/21_mixing.labels.ipynb #586e62a9
 class LabelPolicy:
     "How the label of a blend follows from `lam` and two labels; subclasses define `weight`, or `apply` as a whole."
     n_classes = None # K, where the policy knows its classes
@@ -70,13 +70,6 @@ class LabelPolicy:
         return self
 
     def __repr__(self): return f'{type(self).__name__}()'
-
-_NUMBERS = {}
-
-def _number(v, device): # arithmetic with it is quicker than with a Python number
-    if (v, device) not in _NUMBERS:
-        with torch.inference_mode(False): _NUMBERS[v, device] = torch.tensor(v, device=device)
-    return _NUMBERS[v, device]
 
 def _once(lam): return lam[0] if len(lam) == 1 or lam.stride(0) == 0 else lam # one number for all is worked out once
 
@@ -166,7 +159,7 @@ def in_parts(apply, lam, ya, yb, n_rows, most=2**24): # `apply`, on no more than
     y, w = zip(*(apply(*o) for o in zip(lam.split(n), ya.split(n), yb.split(n))))
     return torch.cat(y), None if None in w else lambda: torch.cat([o() if callable(o) else o for o in w])
 
-# %% ../../nbs/21_mixing.labels.ipynb #da00a803
+# %% ../../nbs/21_mixing.labels.ipynb #8681e94d
 @lru_cache(None)
 def _shipped(): return PairFits.shipped()
 
@@ -194,23 +187,16 @@ class PairLogistic(PairCurves, LabelPolicy):
         return in_parts(self._apply, lam, ya, yb, self.types.n)
 
     def _apply(self, lam, ya, yb):
-        at, rows = hard_pairs(lam, ya, yb), pair_rows_of(lam, ya, yb, self.types)
+        at = hard_pairs(lam, ya, yb)
         g = self.table(lam, at)
-        if rows:
-            at = rows.of(ya, yb)
-            y = torch.lerp(rows.b, rows.a, g.view(-1, 1)).index_select(0, at)
-            return y, lambda: _of_pairs(lam, g, at)
         same = None if self.types.trivial else (lam, 1-lam)
-        y, one = meet(g, torch.sub(_number(1., g.device), g), ya, yb, self.types, same)
+        y, one = meet(g, torch.sub(constant(1., g.device), g), ya, yb, self.types, same)
         return y, lambda: _given(lam, g, one, ya, yb, at, same)
 
 def _given(lam, first, one, ya, yb, at, same): # what the first labels give; where both images are of one class, lam
     if at: return torch.where(at[0] == at[1], lam, first)
     if same is not None: return one.sum(1) # then `meet` has seen to it
     return one.sum(1) + (ya*yb*(lam[..., None] - first.diagonal(dim1=-2, dim2=-1))).sum(1)
-
-def _of_pairs(lam, table, at): # the weights of `PairRows`; (K*K) pairs of one class are K+1 apart
-    return torch.where(at % (len(table)+1) == 0, lam, table.reshape(-1)[at])
 
 def _override(fits, pairs):
     if not pairs: return fits
@@ -221,7 +207,7 @@ def _override(fits, pairs):
     new = pd.DataFrame(rows.values(), pd.MultiIndex.from_tuples(rows, names=['class_a', 'class_b']))
     return replace(fits, table=pd.concat([fits.table.drop(new.index, errors='ignore'), new]).sort_index())
 
-# %% ../../nbs/21_mixing.labels.ipynb #0728d2be
+# %% ../../nbs/21_mixing.labels.ipynb #a0cd9538
 class Confidence(PairCurves):
     "How much of a label to smooth away: γ^ω, from people's confidence ω in a pair at λ; its `table` is what is kept."
     def __init__(self,
@@ -244,7 +230,7 @@ class Confidence(PairCurves):
 
     def _curve(self, lam, v): # 1-γ^ω_ij(λ), and 1-γ for two images of one class, whose label is not in doubt
         o = torch.addcmul(v[0], torch.addcmul(v[1], v[2], lam), lam).sigmoid()
-        return torch.mul(o, _number(math.log(self.gamma), o.device)).expm1().neg()
+        return torch.mul(o, constant(math.log(self.gamma), o.device)).expm1().neg()
 
 # %% ../../nbs/21_mixing.labels.ipynb #dc2f01a4
 class Smoothed(LabelPolicy):
@@ -281,7 +267,7 @@ def _finer(a, b): # `Types` that tell apart what either does; for both, which of
     _, rep, of = np.unique(np.stack([a.of, b.of]), axis=1, return_index=True, return_inverse=True)
     return Types(of.ravel()), (a.of[rep], b.of[rep])
 
-# %% ../../nbs/21_mixing.labels.ipynb #74d8cee7
+# %% ../../nbs/21_mixing.labels.ipynb #daf7f0e7
 @patch
 def _table(self:Smoothed, policy, lam, at, rows): # of the rows of `types`
     t = policy.table(lam, at)
@@ -299,15 +285,10 @@ def _apply(self:Smoothed, lam, ya, yb):
         left = meet(keep, keep, ya, yb, self.types, own)[1].sum(1, keepdim=True)
         return torch.addcmul((1-left)/k, y, left), w
     first = keep*self._table(self.policy, lam, at, self.rows[0])
-    if exact and (rows := pair_rows_of(lam, ya, yb, self.types)):
-        at, second = rows.of(ya, yb), keep-first
-        y = torch.addcmul(torch.addcmul(rows.all, first.view(-1, 1), rows.a0), second.view(-1, 1), rows.b0)
-        return y.index_select(0, at), lambda: _of_pairs(lam, first/keep, at)
     own = None if exact else (same*lam, same*(1-lam))
     y, one = meet(first, keep-first, ya, yb, self.types, own)
-    left = y.sum(1, keepdim=True)
-    rest = torch.sub(_number(1., y.device), left)
-    return torch.add(y, rest, alpha=1/k), lambda: _given(same*lam, first, one, ya, yb, at, own)/left[:, 0]
+    y, left = fill(y)
+    return y, lambda: _given(same*lam, first, one, ya, yb, at, own)/left[:, 0]
 
 # %% ../../nbs/21_mixing.labels.ipynb #5eae6669
 class Uniform(LabelPolicy):

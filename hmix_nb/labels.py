@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['as_tensor', 'as_soft', 'check_rows', 'entropy', 'smooth', 'confidence_weight', 'check_targets', 'reduced',
-           'soft_cross_entropy']
+           'soft_cross_entropy', 'as_generator']
 
-# %% ../nbs/02_labels.ipynb #ce6c9a97
+# %% ../nbs/02_labels.ipynb #2f6bbdc1
+from numbers import Integral
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -139,3 +140,14 @@ def soft_cross_entropy(
     check_range(label_smoothing, 0, 1, 'label_smoothing')
     each = F.cross_entropy(*check_targets(pred, targ), reduction='none', label_smoothing=label_smoothing)
     return reduced(each, weight, reduction)
+
+# %% ../nbs/02_labels.ipynb #83d649c0
+def as_generator(
+    generator, # A `torch.Generator`, the seed of one (a whole number), or `None`
+    arg:str='generator', # Its name, for the message
+)->torch.Generator|None: # `None` stands for torch's global one
+    "Make a generator of a seed; hand on what is one."
+    if isinstance(generator, Integral) and not isinstance(generator, bool):
+        return torch.Generator().manual_seed(int(generator))
+    if generator is None or isinstance(generator, torch.Generator): return generator
+    raise ValueError(f'{arg}: found {generator!r}; allowed are a torch.Generator, a whole number, or None')

@@ -1,6 +1,7 @@
 "Mixing callbacks in real `Learner`s, beside each partner, after each kind of interruption, and with what they refuse."
-import copy, warnings
+import copy, re, warnings
 from contextlib import contextmanager
+from functools import partial
 import numpy as np, pytest, torch
 import torch.nn.functional as F
 from fastai.callback.channelslast import ChannelsLast
@@ -15,7 +16,7 @@ from fastai.callback.training import GradientAccumulation, GradientClip, ShortEp
 from fastai.data.block import CategoryBlock, DataBlock, MultiCategoryBlock, RegressionBlock
 from fastai.data.core import DataLoaders
 from fastai.data.transforms import IntToFloatTensor, RandomSplitter, get_image_files
-from fastai.learner import Learner, Recorder, load_learner
+from fastai.learner import Learner, Metric, Recorder, load_learner
 from fastai.losses import (BCEWithLogitsLossFlat, CrossEntropyLossFlat, FocalLossFlat, LabelSmoothingCrossEntropy,
                            LabelSmoothingCrossEntropyFlat)
 from fastai.metrics import accuracy
@@ -26,6 +27,10 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms.v2 import MixUp as TorchvisionMixUp
 import hmix_nb.train.callbacks as callbacks
+from hmix_nb.core import CIFAR10
+from hmix_nb.data.images import soft_dls
+from hmix_nb.evaluation.scores import soft_accuracy
+from hmix_nb.mixing import pixels
 from hmix_nb.mixing.labels import LabelPolicy, Linear, PairLogistic
 from hmix_nb.mixing.pixels import mix
 from hmix_nb.mixing.show import show_mix
@@ -74,7 +79,7 @@ every = pytest.mark.parametrize('mixer', MIXERS.values(), ids=MIXERS)
 
 def as_found(learn, loss, reduction='mean'):
     assert learn.loss_func is loss and getattr(loss, 'reduction', 'mean') == reduction
-    assert 'all_batches' not in vars(learn)
+    assert not {'all_batches', 'remove_cbs'} & set(vars(learn))
 
 # ---- partners
 
@@ -346,7 +351,7 @@ def test_learner_is_as_it_was_after(mixer, error):
             learn = mk([mixer(), stop], loss, dls, nn.Sequential(nn.Flatten(), nn.Linear(192, 3)))
             try: learn.fit(1)
             except (KeyboardInterrupt, RuntimeError) as e: assert type(e) is error
-            assert learn.loss_func is loss and loss.reduction == 'mean'
+            as_found(learn, loss)
             if raw and event not in ('before_epoch', 'before_train'):
                 (x,), (y,) = learn.xb, learn.yb
                 assert len(x) == 8 and y.shape == (8,) and any(torch.equal(x[0], o) for o in X), (event, order)
@@ -388,10 +393,37 @@ def test_after_an_error_in(where, mixer, error, in_fit):
     learn.fit(1, **kw)
     as_found(learn, loss)
 
+@every
+@pytest.mark.parametrize('in_fit', [False, True])
+@pytest.mark.parametrize('event', ['before_epoch', 'before_train'])
+def test_an_exported_learner_knows_nothing_of_an_interruption(mixer, event, in_fit, tmp_path):
+    stop = stopper(event, KeyboardInterrupt, 20)
+    learn = mk([stop] if in_fit else [stop, mixer()], loss := CrossEntropyLossFlat(), path=tmp_path)
+    before = set(vars(learn)) | {'opt_func', 'dl', 'xb', 'yb', 'pred', 'loss'} # what fastai itself leaves
+    with pytest.raises(KeyboardInterrupt): learn.fit(1, cbs=mixer() if in_fit else None)
+    as_found(learn, loss)
+    learn.remove_cb(stop)
+    learn.export('l.pkl')
+    with quiet(): again = load_learner(tmp_path/'l.pkl')
+    assert not {'all_batches', 'remove_cbs'} & set(vars(again))
+
+def test_others_may_add_callbacks_for_a_while_before_the_loop():
+    "As `validate(cbs=...)` and `get_preds` do, in another callback."
+    class Peek(Callback):
+        order, run_valid = 30, False
+        def before_train(self): self.learn.get_preds(dl=self.dls.valid, inner=True)
+        def before_epoch(self):
+            with self.learn.added_cbs(Callback()): pass
+    learn = mk([HumanMixUp(), Peek()], loss := CrossEntropyLossFlat())
+    learn.fit(2)
+    as_found(learn, loss)
+    assert learn.human_mix_up.mixed is None or learn.human_mix_up.mixed.y.ndim == 2
+
 def test_a_callback_that_was_taken_away_leaves_nothing():
     stop = stopper('before_train', KeyboardInterrupt, 20)
     learn = mk(stop, loss := CrossEntropyLossFlat())
     with pytest.raises(KeyboardInterrupt): learn.fit(1, cbs=HumanMixUp())
+    as_found(learn, loss)
     learn.remove_cb(stop)
     for _ in range(2): learn.validate()
     as_found(learn, loss)
@@ -412,21 +444,25 @@ def refuses(learn, *parts, error=ValueError):
 
 @pytest.mark.parametrize('call, part', [
     (lambda: HumanMixUp(alpha=0), 'alpha: found 0'), (lambda: HumanMixUp(alpha=-1.), 'alpha: found -1'), (lambda: HumanMixUp(per='epoch'), 'per:'),
-    (lambda: HumanMixUp(f=3), 'f: found 3'), (lambda: HumanMixUp(generator='1'), "generator: found '1'"), (lambda: HumanMixUp(g='linear'), "g: found 'linear'"), (lambda: EntropyWeightedMixUp(kappa=2), 'kappa: found 2'),
+    (lambda: HumanMixUp(PairLogistic()), 'f: found a label policy; write g='), (lambda: HumanMixUp(Steep()), 'f: found a label policy; write g='),
+    (lambda: show_mix((X, ROWS), f=Linear()), 'f: found a label policy; write g='), (lambda: HumanMixUp(f=3), 'f: found 3'), (lambda: HumanMixUp(f=CutMix()), 'f: found the callback CutMix()'),
+    (lambda: HumanMixUp(g=MixUp()), 'g: found the callback MixUp()'), (lambda: HumanMixUp(f=CutMix), 'f: found the class CutMix itself'),
+    (lambda: HumanMixUp(f=pixels.CutMix), 'f: found the class CutMix itself'), (lambda: show_mix((X, ROWS), MixUp()), 'g: found the callback MixUp()'),
+    (lambda: show_mix((X, ROWS), f=CutMix()), 'f: found the callback CutMix()'), (lambda: HumanMixUp(generator=True), 'generator: found True'), (lambda: HumanMixUp(generator='1'), "generator: found '1'"), (lambda: HumanMixUp(g='linear'), "g: found 'linear'"), (lambda: EntropyWeightedMixUp(kappa=2), 'kappa: found 2'),
     (lambda: MixMaxEntCB(coef=-1), 'coef: found -1'), (lambda: RegMixupCB(alpha=0), 'alpha: found 0'), (lambda: MixMaxEntCB(alpha=float('nan')), 'alpha')])
 def test_options(call, part):
-    with pytest.raises(ValueError, match=part.replace('(', r'\(')): call()
+    with pytest.raises(ValueError, match=re.escape(part)): call()
 
 def test_classes():
     refuses(mk(HumanMixUp(), dls=loaders(vocab=('cat', 'dgo', 'qux'))), 'dgo', 'qux', "unknown='pooled'")
     mk(HumanMixUp(g=PairLogistic(unknown='pooled')), dls=loaders(vocab=('cat', 'dgo', 'qux'))).fit(1)
-    refuses(mk(HumanMixUp(), dls=loaders(vocab=None)), 'Set dls.vocab')
+    refuses(mk(HumanMixUp(), dls=loaders(vocab=None)), 'from hmix_nb.core import CIFAR10; dls.vocab = CIFAR10', "g=PairLogistic(unknown='pooled')")
     refuses(mk(HumanMixUp(g=Linear()), dls=loaders(vocab=None)), 'neither vocab nor c')
     dls = loaders(vocab=None)
     dls.c = 3
     mk(HumanMixUp(g=Linear()), dls=dls).fit(1)
     refuses(mk(HumanMixUp(g=PairLogistic()), SoftCrossEntropy(), dls=loaders(ROWS, vocab=None)), 'labels have 3 classes')
-    refuses(mk(HumanMixUp(g=PairLogistic(classes=NAMES)), SoftCrossEntropy(), dls=loaders(ROWS[:, :2]+.5*ROWS[:, 2:], vocab=None), model=Net(2)), '2')
+    refuses(mk(HumanMixUp(g=PairLogistic(classes=NAMES)), SoftCrossEntropy(), dls=loaders(ROWS[:, :2]+.5*ROWS[:, 2:], vocab=None), model=Net(2)), 'y: the labels have 2 classes', 'PairLogistic', 'has 3')
     refuses(mk(HumanMixUp(), dls=loaders(Y+1)), 'y: found 3')
     refuses(mk(HumanMixUp(), SoftCrossEntropy(), dls=loaders(ROWS, vocab=NAMES[:2])), 'rows have 3 classes')
     refuses(mk(HumanMixUp(), model=Net(5)), 'the model gives shape (8, 5)')
@@ -457,9 +493,31 @@ def test_two_at_once(mixer, other, order):
 
 @pytest.mark.parametrize('loss, parts', [
     (FocalLossFlat(), ['loss_func', 'FocalLoss']), (BCEWithLogitsLossFlat(), ['loss_func', 'BCEWithLogitsLoss']), (nn.NLLLoss(), ['loss_func', 'NLLLoss']),
-    (CrossEntropyLossFlat(ignore_index=1), ['ignore_index']), (lambda p, t: F.nll_loss(p.log_softmax(1), t), ['loss_func', 'does not take (B, K) rows'])])
+    (CrossEntropyLossFlat(ignore_index=1), ['ignore_index']), (lambda p, t: F.nll_loss(p.log_softmax(1), t), ['loss_func: '])])
 @pytest.mark.parametrize('mixer', [HumanMixUp, EntropyWeightedMixUp])
 def test_losses(mixer, loss, parts): refuses(mk(mixer(), loss), *parts)
+
+def test_a_loss_without_rows():
+    def nll(pred, targ): return F.nll_loss(pred.log_softmax(1), targ)
+    refuses(mk(HumanMixUp(), nll), 'nll does not take (B, K) rows')
+
+def test_weights_of_samples_are_never_those_of_classes():
+    def own(pred, targ, weight=None): return F.cross_entropy(pred, targ, weight)
+    class OwnFlat(CrossEntropyLossFlat):
+        def __call__(self, pred, targ, weight=None): return F.cross_entropy(pred, targ, weight)
+    for loss in (own, OwnFlat(), partial(own), partial(F.cross_entropy, torch.zeros(3, 3))): # three classes, batches of three
+        refuses(mk(EntropyWeightedMixUp(), loss, dls=loaders(bs=3)), 'not known to weigh samples one by one', 'SoftCrossEntropy')
+    refuses(mk(EntropyWeightedMixUp(), partial(F.cross_entropy, ignore_index=1)), 'ignore_index')
+
+@pytest.mark.parametrize('kw', [{}, dict(label_smoothing=.1), dict(weight=torch.tensor([.5, 1, 2])), dict(reduction='sum')], ids=str)
+def test_entropy_weights_with_a_partial_cross_entropy(kw):
+    def seen(loss):
+        found = []
+        learn = mk([EntropyWeightedMixUp(generator=0), Callback(after_loss=lambda self: found.append(float(self.learn.loss)))], loss, dls=loaders(bs=3))
+        learn.fit(1)
+        as_found(learn, loss, kw.get('reduction', 'mean') if hasattr(loss, 'reduction') else 'mean')
+        return found
+    assert seen(partial(F.cross_entropy, **kw)) == pytest.approx(seen(nn.CrossEntropyLoss(**kw)), rel=1e-5)
 
 def test_losses_that_take_rows_are_taken():
     def brier(pred, rows): return (pred.softmax(1)-rows).square().sum(1).mean()
@@ -474,7 +532,16 @@ def test_metrics_on_training_batches():
     learn = mk(HumanMixUp(), metrics=accuracy)
     learn.remove_cb(Recorder)
     learn.add_cb(Recorder(train_metrics=True))
-    refuses(learn, 'metrics: accuracy does not take rows')
+    refuses(learn, 'metrics: accuracy does not take rows', 'scores.soft_accuracy')
+    class Steps(Metric): # has no function
+        def reset(self): self.n = 0
+        def accumulate(self, learn): self.n += 1
+        value = property(lambda self: self.n)
+    learn = mk(HumanMixUp(), metrics=[Steps(), soft_accuracy])
+    learn.remove_cb(Recorder)
+    learn.add_cb(Recorder(train_metrics=True))
+    learn.fit(1)
+    assert learn.recorder.values[0][1] == 4
     def agreement(pred, rows): return (pred.argmax(1) == (rows if rows.ndim == 1 else rows.argmax(1))).float().mean()
     learn = mk(HumanMixUp(), metrics=agreement)
     learn.remove_cb(Recorder)
@@ -529,6 +596,53 @@ def test_validating_in_the_midst_of_training_is_as_ever():
     learn.fit(1)
     assert torch.equal(*Peek.seen[0]) and loss.reduction == 'mean'
 
+@pytest.mark.parametrize('loss', [CrossEntropyLossFlat(), nn.CrossEntropyLoss(torch.tensor([.3, 2., 1.])), LabelSmoothingCrossEntropyFlat(),
+                                  F.cross_entropy, SoftCrossEntropy()], ids=['flat', 'weighted', 'fastais', 'function', 'soft'])
+@pytest.mark.parametrize('mixer', [HumanMixUp, EntropyWeightedMixUp])
+def test_the_loss_per_sample_while_training(mixer, loss):
+    "`loss_not_reduced` with gradients on: one number for each blend, of which the mean is the loss of training."
+    class Each(Callback):
+        run_valid, seen = False, []
+        def after_loss(self):
+            with self.learn.loss_not_reduced(): each = self.learn.loss_func(self.learn.pred, *self.learn.yb)
+            again = self.learn.loss_func(self.learn.pred, *self.learn.yb)
+            self.seen.append((each, again, self.learn.loss.detach(), len(self.learn.yb[0])))
+    Each.seen.clear()
+    learn = mk([mixer(), Each()], loss)
+    learn.fit(1)
+    weighted = getattr(loss, 'weight', None) is not None # the mean divides by them
+    for each, again, mean, n in Each.seen:
+        assert each.shape == (n,) and each.requires_grad and torch.allclose(again, mean)
+        assert weighted or torch.allclose(each.mean(), mean, atol=1e-6)
+    as_found(learn, loss)
+
+@pytest.mark.parametrize('mixer', [MixMaxEntCB, RegMixupCB])
+def test_a_loss_per_sample_stays_one_with_blends_beside(mixer):
+    cb = mixer()
+    learn = mk(cb, CrossEntropyLossFlat(reduction='none'))
+    learn.iter, learn.xb, learn.yb = 0, (X[:8],), (Y[:8],)
+    learn.loss_func = cb.mixing_loss(learn.loss_func)
+    cb.before_batch()
+    learn.pred = learn.model(*learn.xb)
+    cb.after_pred()
+    learn.loss_grad = learn.loss_func(learn.pred, *learn.yb)
+    cb.after_loss()
+    assert learn.loss_grad.shape == (8,)
+
+def test_names_may_come_with_the_loaders(tmp_path):
+    y = Y % 3
+    dls = soft_dls(X[:28], y[:28], X[28:], y[28:], bs=8, vocab=NAMES, device='cpu')
+    learn = mk(HumanMixUp(), SoftCrossEntropy(), dls=dls, path=tmp_path)
+    learn.fit(1)
+    learn.export('l.pkl')
+    with quiet(): assert load_learner(tmp_path/'l.pkl').dls.vocab == NAMES == dls.vocab
+    ten = soft_dls(X, Y, X, Y, bs=8, n_classes=10, device='cpu')
+    refuses(mk(HumanMixUp(), SoftCrossEntropy(), dls=ten, model=Net(10)), 'dls.vocab = CIFAR10')
+    ten.vocab = CIFAR10
+    mk(HumanMixUp(), SoftCrossEntropy(), dls=ten, model=Net(10)).fit(1)
+    for kw, why in ((dict(vocab=NAMES[:2]), 'y: rows have 3 classes'), (dict(vocab=NAMES, n_classes=4), 'vocab: 3 names; n_classes is 4')):
+        with pytest.raises(ValueError, match=why): soft_dls(X, ROWS, X, ROWS, device='cpu', **kw)
+
 # ---- the picture
 
 @pytest.mark.parametrize('k', [2, 10, 1000])
@@ -537,6 +651,15 @@ def test_show_mix(k, kind):
     y = F.one_hot(torch.arange(40) % k, k).float()
     axs = show_mix((X, y), Steep(), n=3, kind=kind, generator=torch.Generator().manual_seed(0))
     assert axs.shape == (2, 3)
+    first = [ax.get_title() for ax in axs[0]]
+    assert [o.split(': ')[1] for o in first] == ['λ = .17', 'λ = .50', 'λ = .83'] and 'of these blends' in axs[0, 0].figure.get_suptitle()
+    for ax, title in zip(axs[1], first): # the λ is that of the class beside it
+        lines = [t.get_text() for t in ax.texts]
+        lines = lines[0].split('\n')[1:] if kind == 'text' else lines
+        name, share = title.split(': λ = ')
+        share = float(share)
+        if kind == 'text': assert f'{name} {share:.2f}'.replace('0.', '.') in lines
+        else: assert (lines.index(name) < lines.index(next(o for o in lines if o not in (name,) and o.isdigit()))) == (share >= .5) or share == .5
     texts = [t.get_text() for t in axs[1, 0].texts]
     assert any('.83' in t for t in texts) and any('.17' in t for t in texts) # mixup's
     steep = 1/(1+np.exp(-6*(1/6-.5)))
@@ -553,3 +676,21 @@ def test_show_mix_of_a_folder_undoes_normalising(folder):
         assert 0 <= a.min() and a.max() <= 1 and a.std() > .1
     texts = {t.get_text() for t in axs[1, 0].texts}
     assert len(texts & set(NAMES)) == 2
+
+def test_show_mix_of_one_loader(folder):
+    dls = ImageDataLoaders.from_folder(folder, valid_pct=.5, seed=0, bs=6, device='cpu', num_workers=0)
+    for dl in (dls, dls.train, dls.valid):
+        axs = show_mix(dl, n=2)
+        assert axs.shape == (2, 2) and any(o in axs[0, 0].get_title() for o in NAMES)
+    with pytest.raises(ValueError, match='classes: found none'): show_mix(loaders().train)
+    assert show_mix(loaders().valid, classes=NAMES, n=2).shape == (2, 2)
+    assert show_mix(soft_dls(X, ROWS, X, ROWS, device='cpu').valid, Linear(), n=2).shape == (2, 2)
+
+@pytest.mark.parametrize('part', ['all', 'train', 'valid'])
+def test_show_mix_refuses_several_labels(folder, part):
+    db = DataBlock((ImageBlock, MultiCategoryBlock()), get_items=get_image_files, get_y=lambda o: [o.parent.name], splitter=RandomSplitter(.3, seed=0))
+    dls = db.dataloaders(folder, bs=4, device='cpu', num_workers=0)
+    with pytest.raises(ValueError, match='y: found TensorMultiCategory'): show_mix(dls if part == 'all' else getattr(dls, part), Linear())
+
+def test_show_mix_refuses_other_batches():
+    with pytest.raises(ValueError, match='batches of 3 parts'): show_mix((X, X, ROWS))

@@ -1,5 +1,6 @@
 "Losses against a slow second writing of them and finite differences, and inside a real `Learner`."
 import copy, math, pickle
+from functools import partial
 import pytest, torch
 import torch.nn.functional as F
 from fastai.callback.schedule import *
@@ -15,11 +16,11 @@ from fastai.torch_core import TensorBase, TensorCategory
 from hypothesis import given, settings, strategies as st
 from torch import nn
 from hmix_nb.data.images import soft_dls
-from hmix_nb.evaluation.scores import cross_entropy
+from hmix_nb.evaluation.scores import cross_entropy, soft_accuracy
 from hmix_nb.labels import reduced, soft_cross_entropy
 from hmix_nb.train.losses import (ClassWeighted, EntropyWeighted, MixMaxEnt, RegMixup, SoftCrossEntropy, entropy_of_logits,
                                   entropy_weight, max_ent, soft_version)
-from hmix_nb.train.metrics import AgainstPeople, ce_to_people, kl_to_people, soft_accuracy
+from hmix_nb.train.metrics import AgainstPeople, ce_to_people, kl_to_people
 
 LOSSES = [SoftCrossEntropy(), EntropyWeighted(), EntropyWeighted(0.), EntropyWeighted(.3, detach=True), MixMaxEnt(),
           MixMaxEnt(.5, towards='uniform'), RegMixup(), RegMixup(.3), ClassWeighted(torch.tensor([.5, 1, 2, 0, 3]))]
@@ -175,7 +176,18 @@ def test_soft_version_leaves_what_is_someones_own():
     class Twice(nn.CrossEntropyLoss):
         def forward(self, *args): return super().forward(*args)*2
     def mine(pred, targ): return (pred*targ).sum()
-    for o in (Half(), Twice(), mine, *LOSSES): assert soft_version(o) is o
+    class Smoother(LabelSmoothingCrossEntropy):
+        def __call__(self, *args): return super().__call__(*args)/2
+    class Renamed(CrossEntropyLossFlat): pass
+    class Mild(nn.CrossEntropyLoss):
+        def __init__(self): super().__init__(label_smoothing=.1)
+    patched, hooked, flat = nn.CrossEntropyLoss(), nn.CrossEntropyLoss(), CrossEntropyLossFlat()
+    patched.forward = mine
+    hooked.register_forward_hook(lambda f, args, out: out/2)
+    flat.func.register_forward_hook(lambda f, args, out: out/2)
+    for o in (Half(), Twice(), Smoother(), patched, hooked, flat, mine, *LOSSES): assert soft_version(o) is o
+    assert repr(soft_version(Renamed())) == repr(SoftCrossEntropy())
+    assert repr(soft_version(Mild())) == repr(SoftCrossEntropy(label_smoothing=.1))
 
 def net(): return nn.Sequential(nn.Flatten(), nn.Linear(48, 16), nn.ReLU(), nn.Linear(16, 4))
 
@@ -249,3 +261,14 @@ def test_metrics_average_over_images():
 def test_people_of_another_number_are_refused(n):
     learn = Learner(mk_dls(), net(), loss_func=SoftCrossEntropy(), metrics=AgainstPeople(torch.full((n, 4), .25)))
     with learn.no_bar(), pytest.raises(ValueError, match='people'): learn.validate()
+
+def test_columns_of_metrics_have_names_of_their_own():
+    "Also of a function with arguments bound, of which fastai knows the name."
+    rows = mk_dls().valid_ds.y
+    metrics = [soft_accuracy, AgainstPeople(rows, soft_accuracy), AgainstPeople(rows.flip(0), soft_accuracy, who='others'),
+               AgainstPeople(rows, partial(ce_to_people))]
+    learn = Learner(mk_dls(), net(), loss_func=SoftCrossEntropy(), metrics=metrics)
+    names = [m.name for m in learn.metrics]
+    assert names == ['soft_accuracy', 'people: soft_accuracy', 'others: soft_accuracy', 'people: ce_to_people']
+    with learn.no_bar(), learn.no_logging(): learn.fit(1)
+    assert learn.recorder.metric_names[3:7] == names

@@ -244,7 +244,33 @@ def test_labels_other_than_the_policy_has():
     assert mix(x, hard, g=SURE).y.shape == (6, 10) # it knows how many there are
     with pytest.raises(ValueError, match='found 12'): mix(x, hard+3, g=SURE)
 
+def test_nets_as_policies():
+    class F2(torch.nn.Module):
+        def forward(self, lam, xa, xb): return xa
+    x, y = batch()
+    assert torch.equal(mix(x, y, f=F2(), g=F2(), idx=range(6)).x, x) and torch.equal(mix(x, y, f=F2(), g=F2()).y, y)
+    for kw, match in ((dict(f=CutMix), 'f: found the class CutMix itself'), (dict(g=Linear), 'g: found the class Linear'), (dict(g=None), 'g: found None'),
+                      (dict(g=lambda lam, a, b: 3*a), 'returned rows of which: row 0')):
+        with pytest.raises(ValueError, match=match): mix(x, y, **kw)
+
+def test_boxes_depend_on_all_channels():
+    x = torch.rand(200, 3, 12, 12)
+    x[:, 0] = 0
+    for o in (x, x.flip(1)):
+        inside = (mix(o, torch.eye(2)[[0, 1]*100], f=CutMix(), lam=.7, idx=[*range(1, 200), 0]).x != o).any(1).flatten(1)
+        assert len(inside.float().argmax(1).unique()) > 20
+
 # Transforms
+
+def test_a_saved_model_has_no_batch_in_it():
+    import copy, pickle
+    model = torch.nn.Sequential(HumanMix(g=SURE))
+    model[0](*batch(64, 10))
+    assert model[0].mixed.x.shape == (64, 3, 5, 5)
+    before = len(pickle.dumps(torch.nn.Sequential(HumanMix(g=SURE))))
+    assert len(pickle.dumps(model)) < before + 20000
+    for twin in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert twin[0].mixed is None and twin[0](*batch(2, 10))[1].shape == (2, 10)
 
 def test_the_transform_is_mix():
     x, y = batch(k=10)

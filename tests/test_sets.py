@@ -1,5 +1,5 @@
 "Training on more than the loaders hold: which label goes with which image, partners, and what is left behind."
-import random
+import copy, random
 import numpy as np, pytest, torch
 from fastai.callback.core import Callback, CancelBatchException, CancelEpochException, CancelFitException, CancelTrainException
 from fastai.callback.data import WeightedDL
@@ -181,7 +181,10 @@ def test_nothing_is_left_behind(kind, loaders, event):
         assert learn.loss_func is loss and vars(dls) == before and dls.train_ds is ds, how
         after = vars(dls.train)
         assert {k: v for k, v in after.items() if k in train and v is not train[k] and k not in ('rng', '_n_inp', '_types')} == {}, how
-        if event != 'before_train': assert 'all_batches' not in vars(learn), how
+        assert not {'all_batches', 'remove_cbs'} & set(vars(learn)), how
+        assert learn.dl is (dls.train if isinstance(how, (KeyboardInterrupt, RuntimeError)) or learn.dl else None), how
+        held = [v for cb in learn.cbs for k, v in vars(cb).items() if k in ('_from', '_made', '_made_pool')]
+        assert held and all(o is None for o in held), how
         with learn.no_bar(): plain, again = learn.validate(), learn.get_preds(with_loss=True)
         assert len(again[2]) == 12 and abs(float(again[2].mean())-plain[0]) < 1e-5
         learn.remove_cbs(list(learn.cbs)[3:])
@@ -306,7 +309,9 @@ def test_several_labels_per_image_are_refused(cb, loss, message):
 @pytest.mark.parametrize('call,message', [
     (lambda: AugmentingSet(STIM, 'relable'), "Did you mean 'relabel'"), (lambda: AugmentingSet(STIM, separate=True), 'separate: found True'),
     (lambda: SoftEndpoints(POOL, how='each'), 'how:'), (lambda: SoftEndpoints(3), 'source: found int'),
-    (lambda: DeaggregatedLabels(POOL, generator='0'), "generator: found '0'")])
+    (lambda: DeaggregatedLabels(None), 'pool: found NoneType'), (lambda: DeaggregatedLabels(ROWS), 'pool: found Tensor'),
+    (lambda: DeaggregatedLabels(POOL, generator='0'), "generator: found '0'"),
+    (lambda: DeaggregatedLabels(POOL, generator=True), 'generator: found True')])
 def test_bad_options(call, message):
     with pytest.raises(ValueError) as e: call()
     assert message in str(e.value)
@@ -322,3 +327,44 @@ def test_trying_transforms_out_draws_no_random_numbers():
         cb.make(dls.train)
         return torch.equal(before[0], torch.get_rng_state()) and before[1] == np.random.get_state()[2]
     assert state(AugmentingSet(STIM))
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('loaders', [block_dls, memory_dls])
+def test_after_an_interrupt_the_learner_has_its_own_batches(kind, loaders):
+    dls = loaders()
+    learn = mk(dls, makers(dls)[kind]() + [Boom(KeyboardInterrupt(), 'after_batch')])
+    with pytest.raises(KeyboardInterrupt): fit(learn)
+    assert learn.dl is dls.train and learn.dl.one_batch()[1].max() < K # classes or rows, no positions
+
+@pytest.mark.parametrize('make', [lambda: DeaggregatedLabels(POOL, generator=0), lambda: AugmentingSet(STIM),
+                                  lambda: SoftEndpoints(POOL, how='draw', generator=0)], ids=['draw', 'augment', 'soft'])
+@pytest.mark.parametrize('how', [copy.copy, copy.deepcopy])
+def test_copies_keep_the_data(make, how):
+    def labels(cb):
+        seen = Seen()
+        torch.manual_seed(0)
+        fit(mk(block_dls(), [cb, seen]))
+        x, y = seen.all()
+        return y[ids(x).argsort(stable=True)]
+    first = labels(make())
+    assert torch.equal(labels(how(make())), first)
+    used = make()
+    labels(used)
+    again = how(used)
+    assert again._data is not None and again._made is None and len(labels(again)) == len(first)
+
+def test_a_copied_learner_trains_on_the_same_and_an_exported_one_has_no_data(tmp_path):
+    learn = mk(block_dls(), [AugmentingSet(STIM), DeaggregatedLabels(POOL, generator=0), Seen()])
+    other = copy.deepcopy(learn)
+    fit(other)
+    assert len(other.seen.batches) == 3 and other.augmenting_set is not learn.augmenting_set and not hasattr(learn.seen, 'batches')
+    other.export(tmp_path/'net.pkl')
+    loaded = load_learner(tmp_path/'net.pkl')
+    assert loaded.augmenting_set._data is None and loaded.deaggregated_labels._data is None
+
+@pytest.mark.parametrize('cb', [lambda: AugmentingSet(STIM), lambda: DeaggregatedLabels(POOL), lambda: SoftEndpoints(POOL)])
+def test_loaders_of_several_processes_are_refused(cb):
+    DistributedDL = pytest.importorskip('fastai.distributed').DistributedDL
+    dls = block_dls()
+    dls.loaders[0] = DistributedDL(dls.train, rank=0, world_size=1)
+    with pytest.raises(ValueError, match='dls.train: found DistributedDL'): fit(mk(dls, [cb(), NoGrad()]))

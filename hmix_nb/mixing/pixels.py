@@ -5,14 +5,13 @@
 # %% auto #0
 __all__ = ['identity', 'blend', 'DataPolicy', 'Identity', 'CutMix', 'draw_lam', 'Mixed', 'mix']
 
-# %% ../../nbs/22_mixing.pixels.ipynb #df00dda6
+# %% ../../nbs/22_mixing.pixels.ipynb #ed9ce9e6
 import math
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from ..core import check_lengths, check_name, check_range
-from ..labels import as_soft, as_tensor
-from .labels import Linear, spread_lam
+from ..labels import as_tensor
+from .labels import Linear, as_policy, as_rows, spread_lam
 
 # %% ../../nbs/22_mixing.pixels.ipynb #e741e20f
 def blend(
@@ -60,7 +59,7 @@ class Identity(DataPolicy):
 
 identity = Identity()
 
-# %% ../../nbs/22_mixing.pixels.ipynb #77f71a04
+# %% ../../nbs/22_mixing.pixels.ipynb #6e2a2de5
 class CutMix(DataPolicy):
     "A box of the second image on the first, of the height-to-width ratio of the image (Yun et al. 2019)."
     def apply(self, lam, xa, xb):
@@ -82,7 +81,7 @@ def _places(xa, xb, *n): # (B,) numbers below each n, that depend on the pixels,
     bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[xa.dtype.itemsize]
     z = 0
     for o in (xa, xb):
-        some = o.detach().as_subclass(Tensor)[(slice(None), *[0]*(o.ndim-3))][:, ::3, ::3] # of the first channel
+        some = o.detach().as_subclass(Tensor)[..., ::3, ::3]
         some = some.to(xa.dtype).contiguous().view(bits).flatten(1).long()
         z = z*2654435761 + (some*torch.arange(1, 2*some.shape[1], 2, device=o.device)).sum(1)
     for k in n:
@@ -130,28 +129,15 @@ class Mixed:
         lam = ', '.join(f'{v:.2f}' for v in self.lam_f[:4].tolist()) + (', …' if len(self.lam_f) > 4 else '')
         return f'Mixed(x {tuple(self.x.shape)}, y {tuple(self.y.shape)}, lam_f [{lam}], idx {self.idx[:8].tolist()})'
 
-# %% ../../nbs/22_mixing.pixels.ipynb #a02430c1
+# %% ../../nbs/22_mixing.pixels.ipynb #22838b4a
 def _pick(x, idx): # the first is faster, the second keeps channels_last
     return x.index_select(0, idx) if x.is_contiguous() else x[idx]
 
 def _other(f, lam, xa, xb): # images, and the `lam` that they have
-    x = f.apply(lam, xa, xb) if hasattr(f, 'apply') else f(lam, xa, xb)
+    x = f.apply(lam, xa, xb) if isinstance(f, DataPolicy) else f(lam, xa, xb)
     if isinstance(x, tuple): x, lam = x[0], spread_lam(x[1], xa)
     if x.shape != xa.shape: raise ValueError(f'f: returned shape {tuple(x.shape)}; allowed is {tuple(xa.shape)}')
     return x, lam
-
-def _as_rows(y, n_classes, g): # `as_soft`, but a GPU is not waited for, and good rows are seen to be good at once
-    y = as_tensor(y)
-    if n_classes is None and y.ndim == 1: n_classes = getattr(g, 'n_classes', None)
-    if y.ndim == 1 and n_classes and y.device.type != 'cpu' and y.dtype in (torch.int64, torch.int32, torch.uint8):
-        return F.one_hot(y.long(), n_classes).float()
-    rows = y.ndim == 2 and y.is_floating_point() and n_classes in (None, y.shape[1])
-    if not rows or not len(y): return as_soft(y, n_classes)
-    if y.device.type != 'cpu': return y.float()
-    q = y.detach().float()
-    lo, hi = (o.item() for o in q.sum(1).aminmax())
-    good = .999 <= lo and hi <= 1.001 and q.amin().item() >= 0 # with NaN it is not, and `as_soft` says which row it is
-    return y.float() if good else as_soft(y, n_classes)
 
 def _pairing(idx, n, generator):
     if idx is None: return torch.randperm(n, generator=generator, device=generator.device if generator else 'cpu')
@@ -160,10 +146,10 @@ def _pairing(idx, n, generator):
         raise ValueError(f'idx: found shape {tuple(idx.shape)} of {idx.dtype}; allowed is ({n},) integers')
     return check_range(idx, 0, n-1, 'idx').to(torch.int64, copy=True)
 
-# %% ../../nbs/22_mixing.pixels.ipynb #62d8cbab
+# %% ../../nbs/22_mixing.pixels.ipynb #f2f1e52f
 def mix(
     x:Tensor, # (B, ...) floats; never written to
-    y:Tensor, # (B, K) rows that sum to 1, or (B,) class indices; never written to
+    y:Tensor, # (B, K) rows that sum to 1, or (B,) class indices, in the order of the policy's classes; never written to
     *,
     lam=None, # Weight of the first image, one number or (B,); `None` draws from Beta(alpha, alpha)
     idx=None, # (B,) position of each second image in the batch; `None` draws a permutation
@@ -175,13 +161,15 @@ def mix(
     generator:torch.Generator|None=None, # Draws `lam`, then `idx`; on any device
 )->Mixed: # The blends, and how they were made
     "Blend a batch with a permutation of itself: `f` the images, `g` the labels."
-    x, y = _check_floats(as_tensor(x), 'x'), _as_rows(y, n_classes, g)
+    if isinstance(f, type): raise ValueError(f'f: found the class {f.__name__} itself; allowed is {f.__name__}()')
+    g, x, y = as_policy(g, 'g'), _check_floats(as_tensor(x), 'x'), as_tensor(y)
+    y = as_rows(y, g.n_classes if n_classes is None and y.ndim == 1 else n_classes)
     n = check_lengths(x=x, y=y)
     lam = _draw(n, alpha, per, generator) if lam is None else check_range(lam, 0, 1, 'lam')
     lam, idx, y = spread_lam(lam, x), _pairing(idx, n, generator).to(x.device, non_blocking=True), y.to(x.device)
     yb = y.index_select(0, idx)
     mixed, lam = (None, lam) if f is blend else _other(f, lam, x, _pick(x, idx))
-    rows, lam_g = g.apply(lam, y, yb) if hasattr(g, 'apply') else (g(lam, y, yb), None)
+    rows, lam_g = g.apply(lam, y, yb)
     if rows.shape != y.shape: raise ValueError(f'g: returned shape {tuple(rows.shape)}; allowed is {tuple(y.shape)}')
     if mixed is None: mixed = _blend_into(lam, x, _pick(x, idx)) # last: it sweeps the caches
     lam_f = lam.clone(memory_format=torch.contiguous_format)

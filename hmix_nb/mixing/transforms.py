@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['HumanMix', 'MixCollate']
 
-# %% ../../nbs/26_mixing.transforms.ipynb #1e3c7021
+# %% ../../nbs/26_mixing.transforms.ipynb #f9187925
 import torch
 from torch.utils.data import default_collate, get_worker_info
 from torchvision.transforms.v2 import Transform
-from .labels import PairLogistic
+from .labels import PairLogistic, as_policy
 from .pixels import blend, draw_lam, mix
 
-# %% ../../nbs/26_mixing.transforms.ipynb #c6bd48bb
+# %% ../../nbs/26_mixing.transforms.ipynb #6ffa030e
 class HumanMix(Transform):
     "Blend a batch with a permutation of itself; images and labels have policies of their own."
     def __init__(self,
@@ -26,9 +26,11 @@ class HumanMix(Transform):
     ):
         super().__init__()
         draw_lam(1, alpha, per, torch.Generator()) # raises on wrong `alpha` and `per`
-        self.f, self.g, self.alpha, self.per = f, PairLogistic() if g is None else g, alpha, per
+        self.f, self.g, self.alpha, self.per = f, PairLogistic() if g is None else as_policy(g, 'g'), alpha, per
         self.n_classes, self.generator = n_classes, generator
         self.mixed = None # the last `Mixed`
+
+    def __getstate__(self): return self.__dict__ | dict(mixed=None) # a model is saved without its last batch
 
     def forward(self,
         *batch, # `x, y`, or one pair of them: (B, ...) float images, (B,) class indices or (B, K) rows

@@ -192,11 +192,12 @@ class ClassWeighted(SoftCrossEntropy):
         each, rest, total = reduced(each, weight, 'sum'), reduced(rest, weight, 'sum'), (rows*w).sum()
         return each/total + rest/(len(pred) if self.smooth_alike else total)
 
-# %% ../../nbs/60_train.losses.ipynb #1feebbce
-def _own_call(f): # is it computed elsewhere than in the classes known here?
-    known = 'torch.nn.modules', 'fastai.losses', 'fastai.torch_core'
-    calls = [getattr(type(f), k, None) for k in ('__call__', 'forward')]
-    return not all(getattr(o, '__module__', 'builtins').startswith(known) for o in calls if o is not None)
+# %% ../../nbs/60_train.losses.ipynb #9353329a
+def _own_call(o): # does a subclass, an object or a hook compute something else than the classes known here?
+    known = 'torch.nn.modules.loss', 'torch.nn.modules.module', 'fastai.losses'
+    base, calls = next((c for c in type(o).__mro__ if c.__module__ in known), None), ('__call__', 'forward')
+    if base is None or any(getattr(type(o), k, None) is not getattr(base, k, None) or k in vars(o) for k in calls): return True
+    return isinstance(o, nn.Module) and bool(o._forward_hooks or o._forward_pre_hooks)
 
 def soft_version(
     loss_func, # A loss of one hard label per image, such as `CrossEntropyLossFlat()`, or one that takes rows

@@ -206,7 +206,7 @@ class _PoolLabels(TrainSetCallback): # labels from a pool, in place of the set's
         super()._clear()
         self._made_pool = None
 
-# %% ../../nbs/65_train.sets.ipynb #eff22862
+# %% ../../nbs/65_train.sets.ipynb #e75ec980
 class DeaggregatedLabels(_PoolLabels):
     "Train on one annotator's label of each image, drawn anew in each fetch (thesis 3.3), in place of the set's labels."
     def __init__(self,
@@ -215,7 +215,10 @@ class DeaggregatedLabels(_PoolLabels):
         *,
         classes=None, # (k,) names of the pool's columns; `None`: they are in the order of `dls.vocab`
         generator:torch.Generator|int|None=None, # Of the draws, or its seed; `None` is torch's global one
-    ): super().__init__(pool, names, classes, generator)
+    ):
+        if not isinstance(pool, LabelPool):
+            raise ValueError(f'pool: found {type(pool).__name__}; allowed is a LabelPool')
+        super().__init__(pool, names, classes, generator)
 
     def pool_for(self, ds, vocab, k): return aligned(self._data[0], ds, self._names)
 

@@ -5,24 +5,24 @@
 # %% auto #0
 __all__ = ['rebuilt', 'one_row', 'in_order', 'check_items', 'PositionSet', 'own_labels', 'TrainSetCallback']
 
-# %% ../../nbs/64_train.trainset.ipynb #1bb600d9
-import numpy as np
+# %% ../../nbs/64_train.trainset.ipynb #82cd6a15
+import copy, sys
 import torch
 import torch.nn.functional as F
 from fastai.callback.core import Callback
 from fastai.data.core import Datasets, TfmdDL
 from fastai.data.load import DataLoader
 from fastai.torch_core import TensorMask, TensorMultiCategory
-from fastcore.basics import GetAttr
+from fastcore.basics import GetAttr, patch
 from torch import Tensor
 from types import MethodType
 from ..core import did_you_mean
-from ..labels import check_rows
+from ..labels import as_generator, check_rows
 from ..data.images import SoftDL, SoftSet
-from .callbacks import _Inside, _Loop
+from .callbacks import GuardedLoop, RowLoss, loops_off
 from .losses import soft_version
 
-# %% ../../nbs/64_train.trainset.ipynb #3b6c5b4c
+# %% ../../nbs/64_train.trainset.ipynb #c8854960
 def rebuilt(
     dl:DataLoader, # Of fastai, with any transforms and workers
     dataset, # What it shall load instead
@@ -30,6 +30,9 @@ def rebuilt(
     "Make a loader like `dl` over `dataset`."
     if not isinstance(dl, DataLoader):
         raise ValueError(f'dls.train: found {type(dl).__module__}.{type(dl).__name__}; allowed are loaders of fastai')
+    if any(c.__name__ == 'DistributedDL' for c in type(dl).__mro__): # its module needs accelerate
+        raise ValueError('dls.train: found DistributedDL, which shares images among several processes; allowed is '
+                         'training in one (without `distrib_ctx` and DistributedTrainer)')
     if dl.bs is None: raise ValueError('dls.train: found bs=None; allowed are loaders that batch images one by one')
     out, more = dl.new(dataset), len(dataset)-len(dl.dataset)
     if isinstance(dl, SoftDL): return out
@@ -106,19 +109,13 @@ def own_labels(
     ys = dataset.tls[-1] if isinstance(dataset, Datasets) else (dataset[i][1] for i in range(len(dataset)))
     return torch.stack([one_row(y, k) for y in ys])
 
-# %% ../../nbs/64_train.trainset.ipynb #0c786415
-def _loops_off(learn): # an exception may have left some
-    while isinstance(loop := learn.__dict__.get('all_batches'), _Loop): loop.off()
-
+# %% ../../nbs/64_train.trainset.ipynb #18c5c7dd
 class TrainSetCallback(Callback):
     "The base of all that changes what is trained on: `make` turns the training loader into another one."
     order, run_valid, _stateattrs = -8, False, ('_from', '_made', '_data') # the data do not go into an exported learner
     def __init__(self, data, generator=None):
-        if isinstance(generator, (int, np.integer)): generator = torch.Generator().manual_seed(int(generator))
-        if not (generator is None or isinstance(generator, torch.Generator)):
-            raise ValueError(f'generator: found {generator!r}; allowed is a torch.Generator, a whole number or None')
         self._from = self._made = None
-        self._data = data, generator
+        self._data = data, as_generator(generator)
 
     def _init_state(self):
         super()._init_state()
@@ -127,7 +124,7 @@ class TrainSetCallback(Callback):
     def before_fit(self): self._clear() # fastai asks this of `validate` and `get_preds`, too
     def before_epoch(self):
         "Guard the coming loop over batches; in `before_train`, fastai has looked it up already."
-        _Loop(self, self.learn)
+        GuardedLoop(self, self.learn)
 
     def before_train(self):
         "Train on the other loader; fastai itself goes back to its own for validation."
@@ -136,11 +133,11 @@ class TrainSetCallback(Callback):
             self._made, self._from = self.make(self.learn.dl), self.learn.dl
         self.learn.dl = self._made
 
-    def after_epoch(self): _loops_off(self.learn) # where no loop came
+    def after_epoch(self): loops_off(self.learn) # where no loop came
     def after_fit(self): self._clear()
     def _clear(self):
         self._from = self._made = None
-        _loops_off(self.learn)
+        loops_off(self.learn)
 
     def check(self): # before the first step
         "Refuse what can be refused before anything is loaded."
@@ -150,5 +147,26 @@ class TrainSetCallback(Callback):
     def make(self, dl)->DataLoader: raise NotImplementedError
     def mixing_loss(self, loss): # while training, it takes rows
         "The learner's loss, for rows of labels."
-        return loss if getattr(loss, 'takes_rows', False) else _Inside(loss)
-    def put_back(self): pass
+        return loss if getattr(loss, 'takes_rows', False) else RowLoss(loss)
+
+# %% ../../nbs/64_train.trainset.ipynb #22c1c332
+@patch
+def put_back(self:TrainSetCallback):
+    "Give the learner its own loader back; if something ended the loop, let go of the other one."
+    learn = self.learn
+    pairs = [(o._made, o._from) for o in (*learn.cbs, self) if isinstance(o, TrainSetCallback)] if learn else []
+    for _ in pairs: # one callback may have started from the loader of another
+        learn.dl = next((own for made, own in pairs if made is not None and made is learn.dl), learn.dl)
+    if sys.exc_info()[0]: self._clear()
+
+@patch
+def __copy__(self:TrainSetCallback): # files leave the data out, copies do not
+    out = object.__new__(type(self))
+    vars(out).update(vars(self), _from=None, _made=None)
+    return out
+
+@patch
+def __deepcopy__(self:TrainSetCallback, memo):
+    out = memo[id(self)] = copy.copy(self)
+    vars(out).update({k: copy.deepcopy(v, memo) for k, v in vars(out).items()})
+    return out

@@ -5,8 +5,9 @@ from hypothesis import given, settings, strategies as st
 from torchvision.transforms.v2 import MixUp
 from hmix_nb.data.images import ImageSet, digits
 from hmix_nb.labels import soft_cross_entropy
-from hmix_nb.mixing.labels import LabelPolicy, Linear, pair_rows, swap_gap
-from hmix_nb.mixing.pixels import blend, draw_lam, mix
+from hmix_nb.mixing.labels import LabelPolicy, Linear, PairLogistic, Smoothed, pair_rows, swap_gap
+from hmix_nb.mixing.pixels import CutMix, DataPolicy, blend, draw_lam, identity, mix
+from hmix_nb.mixing.transforms import HumanMix, MixCollate
 
 quick = settings(max_examples=60, deadline=None)
 lams = st.floats(0, 1, width=32)
@@ -156,6 +157,142 @@ def test_bad_batches_are_named():
 def test_pair_rows_of_one_class_is_that_class():
     assert torch.equal(pair_rows([.3, 1.], [1, 0], [1, 2], 3), torch.tensor([[0, 1., 0], [1, 0, 0]]))
     with pytest.raises(ValueError, match='weight has 1, a has 2'): pair_rows([.3], [1, 0], [1, 2], 3)
+
+# Data policies, and people's labels
+
+SURE = Smoothed(PairLogistic())
+
+@quick
+@given(st.sampled_from([(1, 32, 32), (3, 7, 20), (3, 20, 7), (2, 5, 1), (4, 4), (1, 2, 6, 9)]), st.integers(1, 6),
+       st.sampled_from(['batch', 'sample']), st.integers(0, 99), st.sampled_from([torch.float32, torch.float16, torch.bfloat16, torch.float64]))
+def test_cutmix_is_a_box_of_the_size_that_it_says(shape, n, per, seed, dtype):
+    g = torch.Generator().manual_seed(seed)
+    x, y = torch.rand(n, *shape, generator=g).to(dtype), torch.eye(10)[torch.randint(10, (n,), generator=g)]
+    before = x.clone()
+    m = mix(x, y, f=CutMix(), g=SURE, per=per, generator=g)
+    again = mix(x, y, f=CutMix(), g=SURE, lam=m.lam_f, idx=m.idx)
+    for k in ('x', 'y', 'lam_f', 'lam_g', 'idx'): assert torch.equal(getattr(again, k), getattr(m, k))
+    assert torch.equal(x, before) and m.x.dtype == dtype
+    assert torch.allclose(m.y, SURE(m.lam_f, y, y[m.idx]), atol=1e-6)
+    h, w = shape[-2:]
+    for i in range(n): # a box of whole pixels, the second image inside and the first outside
+        inside = (m.x[i] != x[i]).reshape(-1, h, w).any(0)
+        assert torch.equal(torch.where(inside, x[m.idx[i]], x[i]), m.x[i])
+        if m.idx[i] == i: continue
+        a, b = inside.any(1).nonzero()[:, 0], inside.any(0).nonzero()[:, 0]
+        area = 0 if not len(a) else (a.max()-a.min()+1)*(b.max()-b.min()+1)
+        assert area == inside.sum() or dtype != torch.float64 # two float16 pixels may be alike
+        if dtype == torch.float64: assert m.lam_f[i].item() == pytest.approx(1 - float(area)/(h*w), abs=1e-6)
+
+def test_cutmix_takes_the_nearest_share_and_keeps_the_ends():
+    x, y = torch.rand(64, 3, 32, 32), torch.eye(10)[torch.arange(64) % 10]
+    lam = torch.linspace(0, 1, 64)
+    m = mix(x, y, f=CutMix(), lam=lam, idx=range(63, -1, -1))
+    assert (m.lam_f - lam).abs().max() <= .5*(32*32-31*31)/32**2 + 1e-6
+    assert torch.equal(m.x[0], x[63]) and torch.equal(m.x[63], x[63]) and m.lam_f[[0, 63]].tolist() == [0, 1]
+
+def test_cutmix_puts_the_box_everywhere():
+    x, y = torch.rand(4000, 1, 8, 8), torch.eye(2)[torch.arange(4000) % 2]
+    m = mix(x, y, f=CutMix(), lam=1-16/64) # a box of 4 x 4 has 25 places
+    inside = (m.x != x)[m.idx != torch.arange(4000), 0].float()
+    rows, cols = inside.amax(2).argmax(1), inside.amax(1).argmax(1)
+    counts = torch.bincount(rows*5 + cols, minlength=25)
+    assert len(counts) == 25 and ((counts - 160)**2/160).sum() < 60 # chi squared, 24 degrees of freedom
+    order = torch.randperm(4000)
+    b = mix(x[order], y[order], f=CutMix(), lam=m.lam_f[order], idx=order.argsort()[m.idx[order]])
+    assert torch.equal(b.x, m.x[order]) # also here, permuting the batch permutes the result
+
+def test_identity_and_policies_that_change_lam():
+    x, y = batch(k=10)
+    m = mix(x, y, f=identity, g=Linear(), lam=.3)
+    assert torch.equal(m.x, x) and m.x.data_ptr() != x.data_ptr() and torch.equal(m.y, y) and m.lam_f.tolist() == [1]*6
+    half = lambda lam, xa, xb: (torch.lerp(xb, xa, .5), torch.full_like(lam, .5))
+    m = mix(x, y, f=half, lam=.9, idx=range(6))
+    assert m.lam_f.tolist() == [.5]*6
+    class Max(DataPolicy):
+        def apply(self, lam, xa, xb): return torch.maximum(xa, xb), lam
+    assert torch.equal(Max()(.3, x, x.flip(0)), torch.maximum(x, x.flip(0))) and repr(Max()) == 'Max()'
+    with pytest.raises(ValueError, match=r'xa: found shape \(6, 75\); allowed for CutMix'): mix(x.flatten(1), y, f=CutMix())
+    with pytest.raises(ValueError, match='lam: found 1.5'): mix(x, y, f=lambda lam, a, b: (a, lam*0+1.5))
+
+@quick
+@given(st.integers(1, 9), st.sampled_from(['batch', 'sample']), st.integers(0, 99), st.booleans(), st.sampled_from([blend, CutMix(), identity]))
+def test_labels_of_people_replay_bit_for_bit(n, per, seed, hard, f):
+    g = torch.Generator().manual_seed(seed)
+    x, y = batch(n, 10, seed)
+    if hard: y = torch.randint(10, (n,), generator=g)
+    m = mix(x, y, f=f, g=SURE, per=per, generator=g)
+    for lam, idx in ((m.lam_f, m.idx), (m.lam_f.tolist(), m.idx.tolist()), (m.lam_f.clone(), m.idx.clone())):
+        again = mix(x, y, f=f, g=SURE, lam=lam, idx=idx)
+        for k in ('x', 'y', 'lam_f', 'lam_g', 'idx'): assert torch.equal(getattr(again, k), getattr(m, k))
+    assert m.lam_f.is_contiguous() and m.lam_g.shape == (n,) and ((m.lam_g >= 0) & (m.lam_g <= 1)).all()
+
+def test_records_are_pickled_and_their_own():
+    import copy, pickle
+    x, y = batch(k=10)
+    for g in (SURE, Linear(), PairLogistic()):
+        m = mix(x, y, g=g)
+        twin = pickle.loads(pickle.dumps(copy.deepcopy(m)))
+        assert torch.equal(twin.lam_g, m.lam_g) and torch.equal(twin.y, m.y)
+        assert m.lam_g is m.lam_g and m.lam_g.data_ptr() != m.lam_f.data_ptr()
+        m.lam_f.zero_() # a tensor like any other
+
+def test_labels_other_than_the_policy_has():
+    x, y = batch(k=4)
+    with pytest.raises(ValueError, match=r'ya: rows have 4 classes; PairLogistic\(45 pairs, 10 classes\) has 10'): mix(x, y, g=PairLogistic())
+    hard = torch.tensor([3, 0, 1, 1, 2, 9])
+    assert mix(x, hard, g=SURE).y.shape == (6, 10) # it knows how many there are
+    with pytest.raises(ValueError, match='found 12'): mix(x, hard+3, g=SURE)
+
+def test_nets_as_policies():
+    class F2(torch.nn.Module):
+        def forward(self, lam, xa, xb): return xa
+    x, y = batch()
+    assert torch.equal(mix(x, y, f=F2(), g=F2(), idx=range(6)).x, x) and torch.equal(mix(x, y, f=F2(), g=F2()).y, y)
+    for kw, match in ((dict(f=CutMix), 'f: found the class CutMix itself'), (dict(g=Linear), 'g: found the class Linear'), (dict(g=None), 'g: found None'),
+                      (dict(g=lambda lam, a, b: 3*a), 'returned rows of which: row 0')):
+        with pytest.raises(ValueError, match=match): mix(x, y, **kw)
+
+def test_boxes_depend_on_all_channels():
+    x = torch.rand(200, 3, 12, 12)
+    x[:, 0] = 0
+    for o in (x, x.flip(1)):
+        inside = (mix(o, torch.eye(2)[[0, 1]*100], f=CutMix(), lam=.7, idx=[*range(1, 200), 0]).x != o).any(1).flatten(1)
+        assert len(inside.float().argmax(1).unique()) > 20
+
+# Transforms
+
+def test_a_saved_model_has_no_batch_in_it():
+    import copy, pickle
+    model = torch.nn.Sequential(HumanMix(g=SURE))
+    model[0](*batch(64, 10))
+    assert model[0].mixed.x.shape == (64, 3, 5, 5)
+    before = len(pickle.dumps(torch.nn.Sequential(HumanMix(g=SURE))))
+    assert len(pickle.dumps(model)) < before + 20000
+    for twin in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert twin[0].mixed is None and twin[0](*batch(2, 10))[1].shape == (2, 10)
+
+def test_the_transform_is_mix():
+    x, y = batch(k=10)
+    t = HumanMix(g=SURE, alpha=.4, per='sample', generator=torch.Generator().manual_seed(3))
+    m = mix(x, y, g=SURE, alpha=.4, per='sample', generator=torch.Generator().manual_seed(3))
+    xm, ym = t((x, y))
+    assert torch.equal(xm, m.x) and torch.equal(ym, m.y) and torch.equal(t.mixed.idx, m.idx)
+    assert repr(HumanMix()) == "HumanMix(f=blend, g=PairLogistic(45 pairs, 10 classes), alpha=1, per='batch')"
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    model.mix = HumanMix()
+    assert model.eval().mix(x, y) == (x, y) and model.train().mix(x, y)[0] is not x and not model.mix.state_dict()
+
+def test_workers_do_not_draw_the_same():
+    from torch.utils.data import DataLoader, TensorDataset
+    x, y = torch.zeros(32, 1, 2, 2), torch.eye(10)[:1].repeat(32, 1)
+    x[:, 0, 0, 0] = torch.arange(32)
+    for generator in (None, torch.Generator().manual_seed(1)):
+        dl = DataLoader(TensorDataset(x, y), 8, num_workers=2, generator=torch.Generator().manual_seed(7),
+                        collate_fn=MixCollate(HumanMix(g=Linear(), generator=generator)))
+        first, second = ([xb.flatten().tolist() for xb, _ in dl] for _ in range(2))
+        shift = [[v-8*i if v else v for v in b[::4]] for i, b in enumerate(first)] # batches differ by 8 all over
+        assert len({tuple(np.round(o, 4)) for o in shift}) == 4 and first != second
 
 # Stimuli
 

@@ -65,12 +65,16 @@ def preview():
         out = p.relative_to(PROC).parent/head.get('output-file', f'{p.stem}.html')
         pages[p], heads[out] = (out, visible(nb)), (str(head.get('title', p.stem)), str(head.get('description', '')).strip())
     titles = {out: title for out, (title, _) in heads.items()}
-    order = sorted(pages, key=lambda p: (p.name != 'index.ipynb', p.relative_to(PROC).parts[:-1] and 1 or 0, p.name))
+    order = sorted(pages, key=lambda p: (p.name != 'index.ipynb', p.parent == PROC, p.relative_to(PROC))) # folders before rooms
     shutil.rmtree(SITE, ignore_errors=True)
     SITE.mkdir()
     for p, (out, nb) in pages.items():
         up = '../'*(len(out.parts)-1)
-        nav = ''.join(f'<a{" class=here" if pages[q][0] == out else ""} href="{up}{pages[q][0].as_posix()}">{escape(titles[pages[q][0]])}</a>' for q in order)
+        nav, head = '', ''
+        for q in order:
+            if (new := 'Start' if q.name == 'index.ipynb' else 'Rooms' if q.parent == PROC else q.parent.name.capitalize()) != head:
+                nav, head = nav + f'<b>{escape(new)}</b>', new
+            nav += f'<a{" class=here" if pages[q][0] == out else ""} href="{up}{pages[q][0].as_posix()}">{escape(titles[pages[q][0]])}</a>'
         body = pypandoc.convert_text(json.dumps(nb), 'html', format='ipynb', cworkdir=str(SITE),
                                      extra_args=['--mathml', '--wrap=none', '--extract-media=media']).replace('src="media/', f'src="{up}media/')
         for q, (other, _) in pages.items(): # links to notebooks become links to pages

@@ -6,7 +6,7 @@
 __all__ = ['CIFAR10_MEAN', 'CIFAR10_STD', 'ImageSet', 'as_floats', 'digits', 'cifar10_test', 'cifar10h', 'split',
            'cifar10s_split', 'SoftSet', 'SoftDL', 'soft_dls']
 
-# %% ../../nbs/13_data.images.ipynb #f690299d
+# %% ../../nbs/13_data.images.ipynb #08cbd331
 import json, random
 from dataclasses import dataclass
 import numpy as np
@@ -18,7 +18,7 @@ from fastai.torch_core import default_device
 from sklearn.datasets import load_digits
 from torch import Tensor
 from ..core import CIFAR10, check_lengths, check_range
-from ..labels import as_soft
+from ..labels import as_generator, as_soft
 
 # %% ../../nbs/13_data.images.ipynb #465a6df0
 @dataclass(frozen=True, repr=False)
@@ -100,7 +100,7 @@ def cifar10s_split(
     held = sorted(random.Random(seed).sample(ids, n_held))
     return np.setdiff1d(ids, held), np.array(held)
 
-# %% ../../nbs/13_data.images.ipynb #d90e0e51
+# %% ../../nbs/13_data.images.ipynb #6d70e8b6
 class SoftSet:
     "Images and label rows in memory: `self[i]` takes one position or a tensor of them."
     n_inp = 1
@@ -112,7 +112,10 @@ class SoftSet:
         self.x, self.y, self.c = x, y, y.shape[1]
     def __len__(self): return len(self.x)
     def __getitem__(self, i): return self.x[i], self.y[i]
-    def new_empty(self): return SoftSet(self.x[:0].clone(), self.y[:0].clone()) # a bare slice pickles it all
+    def new_empty(self): # with what else it knows; a bare slice would pickle it all
+        out = SoftSet(self.x[:0].clone(), self.y[:0].clone())
+        if hasattr(self, 'vocab'): out.vocab = self.vocab
+        return out
     def to(self, device): self.x, self.y = self.x.to(device), self.y.to(device) # in place, as fastai's loaders do
 
 # %% ../../nbs/13_data.images.ipynb #ed8ffdf8
@@ -150,7 +153,7 @@ class SoftDL(DataLoader):
 
 def _order(n, generator): return torch.randperm(n, generator=generator, device=generator.device if generator else 'cpu')
 
-# %% ../../nbs/13_data.images.ipynb #4a0ac15b
+# %% ../../nbs/13_data.images.ipynb #d7533f5a
 def soft_dls(
     x, # Training images: (N, C, H, W) floats in [0, 1], or (N, H, W, C) uint8
     y, # Their labels: (N, K) rows that sum to 1, or (N,) class indices
@@ -162,12 +165,18 @@ def soft_dls(
     generator:torch.Generator|int|None=None, # Of the training order, or its seed; `None` is torch's global one
     device=None, # Where the data stays; `None` is fastai's default, the GPU if there is one
     valid_bs:int=512, # Batch size for validation
+    vocab=None, # (K,) names of the classes, in order, such as `CIFAR10`; policies of pairs ask for them
 )->DataLoaders: # `.train` is shuffled and complete, `.valid` keeps its order
     "Make fastai `DataLoaders` of (images, soft rows)."
-    if isinstance(generator, int): generator = torch.Generator().manual_seed(generator)
+    generator = as_generator(generator)
+    if vocab is not None:
+        vocab = tuple(map(str, vocab))
+        if n_classes not in (None, len(vocab)): raise ValueError(f'vocab: {len(vocab)} names; n_classes is {n_classes}')
+        n_classes = len(vocab)
     device = torch.device(default_device() if device is None else device)
     sets = [SoftSet(_images(x, 'x'), as_soft(y, n_classes)),
             SoftSet(_images(x_valid, 'x_valid'), as_soft(y_valid, n_classes, 'y_valid'))]
+    for o in sets if vocab else (): o.vocab = vocab
     if sets[0].c != sets[1].c: raise ValueError(f'y_valid: rows have {sets[1].c} classes; y has {sets[0].c}')
     return DataLoaders(SoftDL(sets[0], bs, shuffle=True, generator=generator, device=device),
                        SoftDL(sets[1], valid_bs, device=device), device=device)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FASTAI']
 
-# %% ../nbs/99_all.ipynb #eb7657c9
+# %% ../nbs/99_all.ipynb #0d79fafb
 from .core import *
 from .figures import *
 from .stats import *
@@ -42,12 +42,11 @@ from .train.losses import *
 from .train.models import *
 from .train.callbacks import *
 from .train.metrics import *
-from .train.trainset import *
 from .train.sets import *
 from .study.recipe import *
 from .study.run import *
 from .study.report import *
 
-# %% ../nbs/99_all.ipynb #1fd6973c
-FASTAI = 'CutMix Identity Normalize Table as_tensor resnet34 resnet50 run vgg11'.split() # fastai.vision.all means other things by these
+# %% ../nbs/99_all.ipynb #5af80419
+FASTAI = 'CutMix Identity Normalize Table as_tensor resnet34 resnet50 run vgg11'.split() # means others in fastai
 __all__ = [o for o in globals() if not o.startswith('_') and o not in FASTAI] # nbdev lists only what a page itself defines

@@ -1,5 +1,5 @@
 "Training on more than the loaders hold: which label goes with which image, partners, and what is left behind."
-import copy, random
+import copy, importlib.util, random, sys, types
 import numpy as np, pytest, torch
 from fastai.callback.core import Callback, CancelBatchException, CancelEpochException, CancelFitException, CancelTrainException
 from fastai.callback.data import WeightedDL
@@ -342,7 +342,7 @@ def test_after_an_interrupt_the_learner_has_its_own_batches(kind, loaders):
 def test_copies_keep_the_data(make, how):
     def labels(cb):
         seen = Seen()
-        torch.manual_seed(0)
+        random.seed(0) # orders fastai's loaders
         fit(mk(block_dls(), [cb, seen]))
         x, y = seen.all()
         return y[ids(x).argsort(stable=True)]
@@ -354,17 +354,33 @@ def test_copies_keep_the_data(make, how):
     assert again._data is not None and again._made is None and len(labels(again)) == len(first)
 
 def test_a_copied_learner_trains_on_the_same_and_an_exported_one_has_no_data(tmp_path):
-    learn = mk(block_dls(), [AugmentingSet(STIM), DeaggregatedLabels(POOL, generator=0), Seen()])
+    learn = mk(list_dls(), [AugmentingSet(STIM), DeaggregatedLabels(POOL.select(range(48)), generator=0), Seen()], SoftCrossEntropy())
+    learn.dls.c = K
     other = copy.deepcopy(learn)
     fit(other)
-    assert len(other.seen.batches) == 3 and other.augmenting_set is not learn.augmenting_set and not hasattr(learn.seen, 'batches')
-    other.export(tmp_path/'net.pkl')
+    assert len(other.seen.batches) == 3 and other.augmenting_set.learn is other and other.augmenting_set is not learn.augmenting_set and not hasattr(learn.seen, 'batches')
+    learn = mk(block_dls(), [AugmentingSet(STIM), DeaggregatedLabels(POOL, generator=0)])
+    fit(learn).dls = memory_dls() # others fastai cannot export
+    learn.export(tmp_path/'net.pkl')
     loaded = load_learner(tmp_path/'net.pkl')
     assert loaded.augmenting_set._data is None and loaded.deaggregated_labels._data is None
 
+def test_a_copy_knows_what_the_simulated_people_said():
+    first = mk(block_dls(), SoftEndpoints(four_classes()))
+    again = copy.deepcopy(fit(first).soft_endpoints)
+    assert again.learn is None and again._asked[1] is first.soft_endpoints._asked[1] and again._asked[0] is first.dls.train_ds
+    other = mk(list_dls(), SoftEndpoints(four_classes()), SoftCrossEntropy())
+    other.dls.c = K
+    copied = copy.deepcopy(fit(other))
+    fit(copied)
+    assert copied.dls.train_ds is not other.dls.train_ds and copied.soft_endpoints._asked[1] is other.soft_endpoints._asked[1]
+
 @pytest.mark.parametrize('cb', [lambda: AugmentingSet(STIM), lambda: DeaggregatedLabels(POOL), lambda: SoftEndpoints(POOL)])
-def test_loaders_of_several_processes_are_refused(cb):
-    DistributedDL = pytest.importorskip('fastai.distributed').DistributedDL
+def test_loaders_of_several_processes_are_refused(cb, monkeypatch):
+    if not importlib.util.find_spec('accelerate'): # fastai's module asks for its name, the loader does not need it
+        monkeypatch.setitem(sys.modules, 'accelerate', types.SimpleNamespace(Accelerator=type('Accelerator', (), {})))
+        monkeypatch.delitem(sys.modules, 'fastai.distributed', raising=False)
+    from fastai.distributed import DistributedDL
     dls = block_dls()
     dls.loaders[0] = DistributedDL(dls.train, rank=0, world_size=1)
     with pytest.raises(ValueError, match='dls.train: found DistributedDL'): fit(mk(dls, [cb(), NoGrad()]))

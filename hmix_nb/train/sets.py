@@ -222,7 +222,7 @@ class DeaggregatedLabels(_PoolLabels):
 
     def pool_for(self, ds, vocab, k): return aligned(self._data[0], ds, self._names)
 
-# %% ../../nbs/65_train.sets.ipynb #ad827a14
+# %% ../../nbs/65_train.sets.ipynb #0bfab468
 class SoftEndpoints(_PoolLabels):
     "Train, or mix, with soft labels in place of the set's own."
     _stateattrs = (*_PoolLabels._stateattrs, '_asked')
@@ -244,6 +244,11 @@ class SoftEndpoints(_PoolLabels):
     def _init_state(self):
         super()._init_state()
         self._asked = None, None
+
+    def __deepcopy__(self, memo): # with a learner, its training set is copied, too
+        out, (ds, pool) = super().__deepcopy__(memo), self._asked
+        out._asked = memo.get(id(ds), ds), pool
+        return out
 
     def pool_for(self, ds, vocab, k):
         source, g = self._data

@@ -149,7 +149,7 @@ class TrainSetCallback(Callback):
         "The learner's loss, for rows of labels."
         return loss if getattr(loss, 'takes_rows', False) else RowLoss(loss)
 
-# %% ../../nbs/64_train.trainset.ipynb #22c1c332
+# %% ../../nbs/64_train.trainset.ipynb #39060f23
 @patch
 def put_back(self:TrainSetCallback):
     "Give the learner its own loader back; if something ended the loop, let go of the other one."
@@ -162,11 +162,12 @@ def put_back(self:TrainSetCallback):
 @patch
 def __copy__(self:TrainSetCallback): # files leave the data out, copies do not
     out = object.__new__(type(self))
-    vars(out).update(vars(self), _from=None, _made=None)
+    vars(out).update(vars(self), **{k: None for k in self._stateattrs if k not in ('_data', '_asked')})
     return out
 
 @patch
 def __deepcopy__(self:TrainSetCallback, memo):
     out = memo[id(self)] = copy.copy(self)
-    vars(out).update({k: copy.deepcopy(v, memo) for k, v in vars(out).items()})
+    own = {k: v for k, v in vars(out).items() if k not in ('learn', '_asked')} # what was asked is shared
+    vars(out).update(copy.deepcopy(own, memo), learn=memo.get(id(self.learn)))
     return out

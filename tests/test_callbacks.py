@@ -695,3 +695,16 @@ def test_show_mix_refuses_several_labels(folder, part):
 
 def test_show_mix_refuses_other_batches():
     with pytest.raises(ValueError, match='batches of 3 parts'): show_mix((X, X, ROWS))
+
+@pytest.mark.parametrize('make', [MixMaxEntCB, RegMixupCB])
+def test_clean_rows_are_labels_as_good_as_classes(make):
+    losses = []
+    for y in (Y, F.one_hot(Y, 3).float()):
+        dls = DataLoaders(loaders(y).train, loaders().valid) # fastai's own loss validates on classes alone
+        dls.vocab, dls.train.shuffle = NAMES, False
+        learn = mk(make(generator=0), dls=dls)
+        own = learn.loss_func
+        with learn.no_bar(): learn.fit(1, 1e-2)
+        losses.append(torch.stack(list(learn.recorder.losses)))
+        assert learn.loss_func is own
+    torch.testing.assert_close(*losses)

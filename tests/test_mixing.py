@@ -364,3 +364,13 @@ def test_the_blends_of_hmix(hub):
     x = hmix.images()
     assert x.shape == (2070, 3, 32, 32) and x.dtype == torch.float32 and 0 <= x.min() and x.max() <= 1
     assert thesis.table.n.sum() == 33*60 - 6 # 27 people gave 60 answers, 6 gave 59
+
+def test_seeds_are_generators_and_alpha_is_a_number():
+    from hmix_nb.mixing.transforms import HumanMix
+    x, y = torch.rand(6, 3, 4, 4), torch.randint(10, (6,))
+    one, two = (mix(x, y, n_classes=10, generator=g) for g in (3, torch.Generator().manual_seed(3)))
+    assert torch.equal(one.x, two.x) and torch.equal(one.y, two.y)
+    assert torch.equal(HumanMix(generator=3)(x, y)[0], HumanMix(generator=torch.Generator().manual_seed(3))(x, y)[0])
+    for bad in (None, '1'):
+        with pytest.raises(ValueError, match='alpha: found'): mix(x, y, n_classes=10, alpha=bad)
+    with pytest.raises(ValueError, match='generator: found'): mix(x, y, n_classes=10, generator='3')

@@ -384,3 +384,18 @@ def test_loaders_of_several_processes_are_refused(cb, monkeypatch):
     dls = block_dls()
     dls.loaders[0] = DistributedDL(dls.train, rank=0, world_size=1)
     with pytest.raises(ValueError, match='dls.train: found DistributedDL'): fit(mk(dls, [cb(), NoGrad()]))
+
+class Stops(Callback):
+    order = 60
+    def __init__(self, how): self.how = how
+    def before_epoch(self): raise self.how()
+
+@pytest.mark.parametrize('make', [lambda: AugmentingSet(STIM), lambda: DeaggregatedLabels(POOL.select(range(48))),
+                                  lambda: SoftEndpoints(POOL.select(range(48)))])
+@pytest.mark.parametrize('how', [CancelFitException, KeyboardInterrupt])
+def test_a_fit_that_ends_before_its_first_batch_says_why(make, how):
+    learn = mk(memory_dls(), [make(), Stops(how)])
+    try: fit(learn)
+    except KeyboardInterrupt: assert how is KeyboardInterrupt
+    learn.remove_cb(Stops)
+    fit(learn)

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['identity', 'blend', 'DataPolicy', 'Identity', 'CutMix', 'draw_lam', 'Mixed', 'mix']
 
-# %% ../../nbs/22_mixing.pixels.ipynb #ed9ce9e6
+# %% ../../nbs/22_mixing.pixels.ipynb #b75abcf1
 import math
+from numbers import Real
 import torch
 from torch import Tensor
 from ..core import check_lengths, check_name, check_range
-from ..labels import as_tensor
+from ..labels import as_generator, as_tensor
 from .labels import Linear, as_policy, as_rows, spread_lam
 
 # %% ../../nbs/22_mixing.pixels.ipynb #e741e20f
@@ -88,7 +89,7 @@ def _places(xa, xb, *n): # (B,) numbers below each n, that depend on the pixels,
         z = z*6364136223846793005 + 1442695040888963407 # Knuth's generator, modulo 2**64
         yield ((z >> 33) & 0x7fffffff) % k
 
-# %% ../../nbs/22_mixing.pixels.ipynb #97fe8faf
+# %% ../../nbs/22_mixing.pixels.ipynb #666fb325
 def draw_lam(
     n:int, # Batch size
     alpha:float=1., # Beta(alpha, alpha): 1 is uniform, below 1 mostly near 0 and 1, above 1 mostly near .5
@@ -100,8 +101,8 @@ def draw_lam(
 
 def _draw(n, alpha, per, generator): # what is one for all is stored once
     check_name(per, ('batch', 'sample'), 'per')
-    if not .01 <= alpha < math.inf: # below, both gamma draws underflow, and their ratio piles up at .5
-        raise ValueError(f'alpha: found {alpha}; allowed is a number of at least .01')
+    if not isinstance(alpha, Real) or not .01 <= alpha < math.inf: # below, both gamma draws underflow, and their ratio piles up at .5
+        raise ValueError(f'alpha: found {alpha!r}; allowed is a number of at least .01')
     ab = torch.full((n if per == 'sample' else 1, 2), float(alpha), device=generator.device if generator else 'cpu')
     lam = torch._sample_dirichlet(ab, generator=generator)[:, 0] # `torch.distributions.Beta` takes no generator
     return lam.expand(n)
@@ -146,7 +147,7 @@ def _pairing(idx, n, generator):
         raise ValueError(f'idx: found shape {tuple(idx.shape)} of {idx.dtype}; allowed is ({n},) integers')
     return check_range(idx, 0, n-1, 'idx').to(torch.int64, copy=True)
 
-# %% ../../nbs/22_mixing.pixels.ipynb #f2f1e52f
+# %% ../../nbs/22_mixing.pixels.ipynb #f22fb26a
 def mix(
     x:Tensor, # (B, ...) floats; never written to
     y:Tensor, # (B, K) rows that sum to 1, or (B,) class indices, in the order of the policy's classes; never written to
@@ -158,13 +159,13 @@ def mix(
     alpha:float=1., # As for `draw_lam`
     per:str='batch', # As for `draw_lam`
     n_classes:int|None=None, # K, needed where `y` is indices and `g` knows no classes
-    generator:torch.Generator|None=None, # Draws `lam`, then `idx`; on any device
+    generator:torch.Generator|int|None=None, # Draws `lam`, then `idx`; on any device; or its seed
 )->Mixed: # The blends, and how they were made
     "Blend a batch with a permutation of itself: `f` the images, `g` the labels."
     if isinstance(f, type): raise ValueError(f'f: found the class {f.__name__} itself; allowed is {f.__name__}()')
     g, x, y = as_policy(g, 'g'), _check_floats(as_tensor(x), 'x'), as_tensor(y)
     y = as_rows(y, g.n_classes if n_classes is None and y.ndim == 1 else n_classes)
-    n = check_lengths(x=x, y=y)
+    n, generator = check_lengths(x=x, y=y), as_generator(generator)
     lam = _draw(n, alpha, per, generator) if lam is None else check_range(lam, 0, 1, 'lam')
     lam, idx, y = spread_lam(lam, x), _pairing(idx, n, generator).to(x.device, non_blocking=True), y.to(x.device)
     yb = y.index_select(0, idx)

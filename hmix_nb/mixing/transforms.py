@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['HumanMix', 'MixCollate']
 
-# %% ../../nbs/26_mixing.transforms.ipynb #f9187925
+# %% ../../nbs/26_mixing.transforms.ipynb #93600b5a
 import torch
 from torch.utils.data import default_collate, get_worker_info
 from torchvision.transforms.v2 import Transform
+from ..labels import as_generator
 from .labels import PairLogistic, as_policy
 from .pixels import blend, draw_lam, mix
 
-# %% ../../nbs/26_mixing.transforms.ipynb #6ffa030e
+# %% ../../nbs/26_mixing.transforms.ipynb #22358d90
 class HumanMix(Transform):
     "Blend a batch with a permutation of itself; images and labels have policies of their own."
     def __init__(self,
@@ -22,12 +23,12 @@ class HumanMix(Transform):
         alpha:float=1., # λ ~ Beta(alpha, alpha), at least .01
         per:str='batch', # 'batch' draws one λ for all, 'sample' one for each
         n_classes:int|None=None, # K, needed where labels are indices and `g` knows no classes
-        generator:torch.Generator|None=None, # Draws λ, then the pairing; `None` is torch's global one
+        generator:torch.Generator|int|None=None, # Draws λ, then the pairing; or its seed; `None` is torch's global one
     ):
         super().__init__()
         draw_lam(1, alpha, per, torch.Generator()) # raises on wrong `alpha` and `per`
         self.f, self.g, self.alpha, self.per = f, PairLogistic() if g is None else as_policy(g, 'g'), alpha, per
-        self.n_classes, self.generator = n_classes, generator
+        self.n_classes, self.generator = n_classes, as_generator(generator)
         self.mixed = None # the last `Mixed`
 
     def __getstate__(self): return self.__dict__ | dict(mixed=None) # a model is saved without its last batch

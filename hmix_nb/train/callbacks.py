@@ -264,13 +264,17 @@ def _without_partial(loss): # `partial(F.cross_entropy, ...)` as a module, whose
     if not isinstance(loss, partial) or loss.func is not F.cross_entropy or loss.args: return loss
     return loss if {'input', 'target'} & set(loss.keywords) else torch.nn.CrossEntropyLoss(**loss.keywords)
 
-# %% ../../nbs/62_train.callbacks.ipynb #fa0dc2ba
+# %% ../../nbs/62_train.callbacks.ipynb #82990e50
+class _Either(RowLoss): # for clean labels, rows or classes
+    def __call__(self, pred, targ, *more):
+        return super().__call__(pred, targ, *more) if targ.ndim == 2 else self.loss(pred, targ, *more)
+
 class _Beside(MixCallback): # clean images and blends in one forward pass; the learner's loss is for the clean half
     drives = () # losses that want the blends themselves
     def mixing_loss(self, loss):
         "The learner's own: the clean half is scored as ever."
         self._soft = None
-        return loss
+        return loss if isinstance(loss, (MixMaxEnt, RegMixup)) else _Either(loss)
 
     def before_batch(self):
         "Put the blends beneath the images."
@@ -297,9 +301,11 @@ class _Beside(MixCallback): # clean images and blends in one forward pass; the l
             self.learn.loss = self.learn.loss_grad.clone()
         self._pred = None
 
-# %% ../../nbs/62_train.callbacks.ipynb #4079a706
+# %% ../../nbs/62_train.callbacks.ipynb #69f5ccc4
 class MixMaxEntCB(_Beside):
-    "Clean batches, minus `coef` times the entropy of their blends (Mix-MaxEnt; thesis 5.2.1)."
+    """Clean batches, minus `coef` times the entropy of their blends (Mix-MaxEnt; thesis 5.2.1).
+
+    Its loss may be 0 or less, where fastai's `lr_find` stops too early: `lr_find(stop_div=False)`."""
     drives, _options = MixMaxEnt, ('coef',) # as the learner's loss, it has its own `coef`
     def __init__(self,
         coef:float=1., # Of the regulariser, 0 or more; no source gives a value
@@ -332,5 +338,6 @@ class RegMixupCB(_Beside):
 
     def _other(self): return self.mixed.y
     def _add(self, loss, reduction):
-        self._soft = self._soft or RowLoss(self.learn.loss_func)
+        own = self.learn.loss_func
+        self._soft = self._soft or (own if isinstance(own, RowLoss) else RowLoss(own))
         return (loss + self.coef*self._soft(self._pred, self.mixed.y))/(1+self.coef)

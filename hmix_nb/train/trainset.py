@@ -149,13 +149,13 @@ class TrainSetCallback(Callback):
         "The learner's loss, for rows of labels."
         return loss if getattr(loss, 'takes_rows', False) else RowLoss(loss)
 
-# %% ../../nbs/64_train.trainset.ipynb #39060f23
+# %% ../../nbs/64_train.trainset.ipynb #71c9af8f
 @patch
 def put_back(self:TrainSetCallback):
     "Give the learner its own loader back; if something ended the loop, let go of the other one."
     learn = self.learn
     pairs = [(o._made, o._from) for o in (*learn.cbs, self) if isinstance(o, TrainSetCallback)] if learn else []
-    for _ in pairs: # one callback may have started from the loader of another
+    for _ in pairs if hasattr(learn, 'dl') else (): # one callback may have started from the loader of another
         learn.dl = next((own for made, own in pairs if made is not None and made is learn.dl), learn.dl)
     if sys.exc_info()[0]: self._clear()
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['as_item', 'AugmentedSet', 'AugmentingSet', 'aligned', 'DeaggregatedLabels', 'SoftEndpoints']
 
-# %% ../../nbs/65_train.sets.ipynb #14f02c85
+# %% ../../nbs/65_train.sets.ipynb #8bdb2118
 import copy, random
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from ..data.pool import LabelPool
 from ..mixing.show import class_names
 from ..mixing.stimuli import Stimuli
 from ..softlabels.pool import DrawnSet
-from .trainset import PositionSet, TrainSetCallback, _Wrapped, check_items, in_order, one_row, own_labels, rebuilt
+from .trainset import PositionSet, TrainSetCallback, WrappedSet, check_items, in_order, one_row, own_labels, rebuilt
 
 # %% ../../nbs/65_train.sets.ipynb #1bae1b37
 def as_item(
@@ -42,8 +42,8 @@ def as_item(
     raise ValueError(f'x: the training set has {type(like).__name__} {what}; allowed are PIL images, and tensors of (3, H, W) '
                      'uint8 or floats in [0, 1]. Normalise in after_batch, or in the model, so that blends are, too')
 
-# %% ../../nbs/65_train.sets.ipynb #f6cea011
-class AugmentedSet(_Wrapped):
+# %% ../../nbs/65_train.sets.ipynb #205e35b6
+class AugmentedSet(WrappedSet):
     "A training set, and after it blends with their rows; the labels of the set become rows, too."
     def __init__(self,
         base, # The set inside, of (image, label)

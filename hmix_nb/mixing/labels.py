@@ -288,7 +288,7 @@ class Confidence(PairCurves):
         o = torch.addcmul(v[0], torch.addcmul(v[1], v[2], lam), lam).sigmoid()
         return torch.mul(o, constant(math.log(self.gamma), o.device)).expm1().neg()
 
-# %% ../../nbs/21_mixing.labels.ipynb #4905e06c
+# %% ../../nbs/21_mixing.labels.ipynb #5dca3369
 class Smoothed(LabelPolicy):
     "The label of another policy, of which a share goes to all classes alike."
     def __init__(self,
@@ -307,7 +307,7 @@ class Smoothed(LabelPolicy):
         if self.sure: self._make_finer()
         self.n_classes = len(self.classes) if self.classes else None
 
-    by_pair = None
+    by_pair = both = None
     def bind(self, classes):
         policy, weight = self.policy.bind(classes), self.weight_by
         if self.sure: weight = weight.bind(policy.classes or classes)
@@ -316,7 +316,7 @@ class Smoothed(LabelPolicy):
     def at(self, id_a, id_b): return Smoothed(self.policy.at(id_a, id_b), self.weight_by)
     def __repr__(self): return f'Smoothed({self.policy!r}, {self.weight_by!r})'
 
-# %% ../../nbs/21_mixing.labels.ipynb #e8bbe3d7
+# %% ../../nbs/21_mixing.labels.ipynb #cfc76f7f
 def _check_share(w): # a number
     if torch.is_tensor(w) and w.ndim == 0: w = w.item()
     if isinstance(w, Real): return float(check_range(w, 0, 1, 'weight'))
@@ -331,10 +331,19 @@ def _make_finer(self:Smoothed): # rows that tell apart what policy and confidenc
     self.classes = weight.classes
     self.types, self.rows = finer(policy.types, weight.types)
     self.exact = policy.exact and weight.types.trivial
+    if isinstance(policy, PairLogistic) and policy.fits.form == 'logistic' and policy.types == weight.types:
+        (a, b), c = policy.values.arrays, weight.values.arrays
+        self.both = OnDevice(*(np.stack(o) for o in zip((a, b, 0*a), c))) # both curves in one go, as powers of λ
 
-# %% ../../nbs/21_mixing.labels.ipynb #aa14fad1
+# %% ../../nbs/21_mixing.labels.ipynb #76bacd28
 @patch
 def shares(self:Smoothed, lam, at, ya, yb):
+    if self.both and not lam.ndim and not at: # one λ for all: small tables, of which each step costs as much as the next
+        v, gamma = self.both.on(lam.device), self.weight_by.gamma
+        g, o = torch.addcmul(v[0], torch.addcmul(v[1], v[2], lam), lam).sigmoid_().unbind()
+        kept = torch.mul(o, constant(math.log(gamma), o.device)).expm1_().neg_()
+        first = torch.mul(kept, g)
+        return first, torch.sub(kept, first)
     pick = (lambda t, rows: t) if at or not self.sure else pick_rows
     kept = pick(self.weight_by.table(lam, at), self.rows[1]) if self.sure else 1-self.weight_by
     return tuple(kept*pick(t, self.rows[0] if self.sure else None) for t in self.policy.shares(lam, at, ya, yb))

@@ -1,197 +1,234 @@
-"Studies: rows survive an interrupt, do not depend on how many runs go side by side, and reports are self-contained."
-import json, os, re, signal, subprocess, sys, time
-from dataclasses import replace
-import pandas as pd
+"A run: equal recipes give equal rows, each field reaches what it is for, and what goes wrong is named."
+import json
+from dataclasses import asdict, replace
 import pytest
 import torch
-from hmix_nb.cli import main
-from hmix_nb.data.simulated import SimulatedParticipants
+from hmix_nb.core import seed_for
+from hmix_nb.data.images import as_floats
 from hmix_nb.evaluation.attack import fgsm_loss
-from hmix_nb.evaluation.scores import score
+from hmix_nb.evaluation.scores import ece, predict, score
 from hmix_nb.study import run as study_run
-from hmix_nb.study.recipe import LABELLINGS, demo, get_study, grid, published, recipe_hash, reductions
-from hmix_nb.study.report import paired, report_html, run_study, score_table, scores_text, summarise
-from hmix_nb.study.run import digit_material, finished, material, run, run_rows, train, training_set
+from hmix_nb.study.recipe import Recipe, demo, get_study, grid, recipe_hash
+from hmix_nb.study.run import attack_curve, fed, material, objective_of, policy_of, run, source_of, train
+from hmix_nb.train.loop import Diverged
+from hmix_nb.train.models import mk_model
 
-TINY = replace(demo().recipes[0], epochs=1, n_train=100, n_blends=45, pool=5)
-SCORES = ['ce', 'fgsm', 'calib', 'calib_all', 'accuracy']
+TINY = replace(demo().recipes[0], epochs=1, n_train=100, labelling='relabel', n_blends=45, pool=5)
+SCORES = ['ce', 'ce_floor', 'calib', 'calib_all', 'ece', 'fgsm', 'fgsm_1000', 'fgsm_soft', 'fgsm_soft_1000', 'accuracy', 'accuracy_hard',
+          'top2', 'worst_class', 'entropy_pearson', 'entropy_spearman']
+ABOUT = ['recipe', 'n_eval', 'seconds', 'train_seconds', 'images_per_s', 'device', 'gpu', 'form', 'n_clean', 'n_blended', 'source', 'version',
+         'commit', 'torch', 'python', 'reliability', 'attack_curve']
+def scores(row): return {k: row[k] for k in SCORES}
+def flat(net): return torch.cat([p.detach().flatten() for p in net.parameters()])
 
-def test_rows_do_not_depend_on_the_number_of_jobs(tmp_path):
-    recipes = grid(TINY, labelling=('mixup', 'relabel'))
-    one = run_rows(recipes, tmp_path/'1', n_jobs=1, device='cpu', progress=False)
-    two = run_rows(recipes, tmp_path/'2', n_jobs=2, device='cpu', progress=False)
-    pd.testing.assert_frame_equal(one[SCORES], two[SCORES], check_exact=True)
-
-def test_a_run_repeats_its_row_on_any_number_of_threads_and_leaves_them(tmp_path):
+def test_a_run_repeats_its_row_on_any_number_of_threads_and_leaves_them():
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
         one = run(TINY, device='cpu')
         torch.set_num_threads(2)
-        assert run(TINY, device='cpu')['ce'] == one['ce'] and torch.get_num_threads() == 2
+        torch.rand(3) # what happened before makes no difference
+        assert scores(run(TINY, device='cpu')) == scores(one) and torch.get_num_threads() == 2
     finally: torch.set_num_threads(before)
 
-def test_pairs_share_weights_order_and_people(monkeypatch):
+def test_a_row_is_flat_json_with_all_that_a_reader_needs():
+    row = run(replace(TINY, attack_steps=(0., 2/255), corruptions=1), device='cpu')
+    assert json.loads(json.dumps(row, allow_nan=False)) == json.loads(json.dumps(row))
+    assert not [k for k, v in row.items() if not isinstance(v, (str, int, float, bool, list, tuple, type(None)))]
+    assert set(SCORES + ABOUT) | set(asdict(TINY)) | {'c_ce', 'c_n_eval', 'corruption_source'} <= set(row)
+    assert row['recipe'] == recipe_hash(replace(TINY, attack_steps=(0., 2/255), corruptions=1)) and row['device'] == 'cpu' and row['gpu'] is None
+    assert (row['n_clean'], row['n_blended'], row['n_eval']) == (100, 45, 1697) and 'simulated' in row['source'] and 'stand-in' in row['corruption_source']
+    assert row['seconds'] >= row['train_seconds'] > 0 and row['images_per_s'] > 0
+    assert [e for e, _ in row['attack_curve']] == [0, 2/255] and row['c_ce'] > 0 and 's_ce' not in row
+
+def test_scores_are_those_of_the_lower_rooms():
+    m = material(TINY)
+    row = run(replace(TINY, attack_steps=(4/255,)), device='cpu')
+    with study_run.one_thread('cpu'):
+        net, _ = train(TINY, m)
+        main = m.sets[0]
+        x = as_floats(main.x)
+        s = score(net, x, main.targ)
+        assert row['ce'] == pytest.approx(s.ce, rel=1e-6) and row['calib'] == pytest.approx(s.calibration, rel=1e-6)
+        assert row['calib_all'] == pytest.approx(s.calibration_all, rel=1e-6) and row['accuracy'] == pytest.approx(s.accuracy)
+        want = float(fgsm_loss(net, x, main.y_hard, eps=4/255))
+        assert row['fgsm'] == pytest.approx(want, rel=1e-5) and row['attack_curve'][0][1] == pytest.approx(want, rel=1e-5)
+        assert row['fgsm_soft'] == pytest.approx(float(fgsm_loss(net, x, main.targ, eps=4/255)), rel=1e-5) and row['fgsm'] > row['ce']
+        p = predict(net, x).softmax(1)
+    conf, right = p.max(1).values, p.argmax(1) == main.targ.argmax(1)
+    assert len(row['reliability']) == 15 and all(0 <= i/15 - 1e-9 <= c + 1e-9 <= (i+1)/15 + 2e-9 for i, (c, _, n) in enumerate(row['reliability']) if n)
+    assert all(o == [None, None, 0] for o in row['reliability'] if not o[2])
+    bins = [o for o in row['reliability'] if o[2]]
+    assert sum(n for *_, n in bins) == row['n_eval'] == len(main)
+    assert sum(abs(c-a)*n for c, a, n in bins)/len(main) == pytest.approx(ece(conf, right), abs=1e-5) == pytest.approx(row['ece'], abs=1e-5)
+
+def test_the_attack_curve_takes_one_gradient(monkeypatch):
+    m, calls = material(TINY), []
+    net, _ = train(TINY, m)
+    real = study_run.fgsm
+    monkeypatch.setattr(study_run, 'fgsm', lambda *a, **k: (calls.append(a), real(*a, **k))[1])
+    eps = (0., 1/255, 4/255, .2, 1.)
+    got = attack_curve(net, m.sets[0], eps)
+    assert len(calls) == 1 and attack_curve(net, m.sets[0], ()) == [] and len(calls) == 1
+    x, y = as_floats(m.sets[0].x), m.sets[0].y_hard
+    for e, loss in got: assert loss == pytest.approx(float(fgsm_loss(net, x, y, eps=e)), rel=1e-5)
+
+def test_a_run_is_the_plain_loop_of_the_papers():
+    r = replace(TINY, epochs=3, schedule='step', drops=(2,), clip=1., batch_size=32, weight_decay=1e-3)
+    m = material(r)
+    with study_run.one_thread('cpu'):
+        net, history = train(r, m)
+        twin = mk_model(r.model, seed=seed_for(r.seed, 'weights'), width=r.width, n_classes=10, normalize=m.mean_std)
+        opt = torch.optim.SGD(twin.parameters(), r.lr, r.momentum, weight_decay=r.weight_decay)
+        x, y = torch.cat([as_floats(m.x), m.blends_x]), torch.cat([m.y, m.blends_y])
+        order = torch.Generator().manual_seed(seed_for(r.seed, 'order'))
+        for epoch in range(3):
+            for g in opt.param_groups: g['lr'] = r.lr/(10 if epoch >= 2 else 1)
+            for i in torch.randperm(145, generator=order).split(32):
+                opt.zero_grad()
+                (-(y[i]*twin(x[i]).log_softmax(1)).sum(1)).mean().backward()
+                torch.nn.utils.clip_grad_norm_(twin.parameters(), 1.)
+                opt.step()
+    torch.testing.assert_close(flat(net), flat(twin), rtol=1e-4, atol=1e-5)
+    assert len(history.losses) == 3
+
+def test_pairs_share_weights_order_draws_and_mixing(monkeypatch):
     seen = []
     class Stop(Exception): pass
-    def learner(dls, net, **kwargs):
-        seen.append((torch.cat([p.flatten() for p in net.parameters()]), dls.train.generator.initial_seed(), kwargs))
+    def stop(net, data, objective, **how):
+        seen.append(dict(weights=flat(net), order=how['generator'], mixing=how['mixing'], draws=data.draws.initial_seed(), n=len(data)))
         raise Stop
-    monkeypatch.setattr(study_run, 'Learner', learner)
-    for o in (TINY, replace(TINY, labelling='mixup'), replace(TINY, labelling='none'), replace(TINY, seed=1)):
-        with pytest.raises(Stop): train(o, material(o), device='cpu')
-    assert torch.equal(seen[0][0], seen[1][0]) and torch.equal(seen[0][0], seen[2][0]) and not torch.equal(seen[0][0], seen[3][0])
-    assert seen[0][1] == seen[1][1] == seen[2][1] != seen[3][1]
-    assert seen[0][2]['wd'] == TINY.weight_decay and seen[0][2]['opt_func'].keywords['opt'].keywords == {'momentum': TINY.momentum}
+    monkeypatch.setattr(study_run, 'fit', stop)
+    others = [dict(), dict(labelling='mixup'), dict(labelling='none'), dict(labels='cifar-10s', draw='one'), dict(mixing='mixup'), dict(seed=1)]
+    for o in others:
+        with pytest.raises(Stop): train(replace(TINY, **o), material(replace(TINY, **o)))
+    first, *same, other = seen
+    for o in same: assert torch.equal(o['weights'], first['weights']) and all(o[k] == first[k] for k in ('order', 'mixing', 'draws'))
+    assert not torch.equal(other['weights'], first['weights']) and not {other[k] for k in ('order', 'mixing', 'draws')} & {first[k] for k in ('order', 'mixing', 'draws')}
+    assert len({first['order'], first['mixing'], first['draws']}) == 3
 
-def test_recipe_reaches_labels_and_scores():
-    m = material(TINY)
-    labels = lambda **kw: training_set(replace(TINY, **dict(labelling='relabel+omega') | kw), m)[1][-45:]
-    assert not torch.equal(labels(gamma=.5), labels())
-    assert not torch.equal(labels(labelling='random'), labels(labelling='random', seed=1))
-    lam = torch.tensor(m.stimuli.table.lam_f.tolist())
-    assert torch.allclose(labels(labelling='mixup').max(1).values, torch.maximum(lam, 1-lam))
-    row = run(TINY, device='cpu')
-    with study_run.one_thread('cpu'):
-        net = train(TINY, m, device='cpu').model
-        s = score(net, m.x_eval, m.people)
-        assert (row['calib'], row['calib_all'], row['ce']) == (s.calibration, s.calibration_all, s.ce)
-        assert row['fgsm'] == float(fgsm_loss(net, m.x_eval, m.y_eval, eps=4/255)) > float(fgsm_loss(net, m.x_eval, m.y_eval, eps=0))
+def test_all_of_the_recipe_reaches_training(monkeypatch):
+    seen = {}
+    def stop(net, data, objective, **how): raise seen.update(how, objective=repr(objective)) or StopIteration
+    monkeypatch.setattr(study_run, 'fit', stop)
+    r = replace(TINY, epochs=7, batch_size=9, lr=.3, momentum=.5, weight_decay=.01, schedule='step', drops=(2, 5), clip=2., mixing='ent-wc', alpha=.2,
+                per='sample', kappa=.5, detach=True)
+    with pytest.raises(StopIteration): train(r, material(r))
+    for k in ('epochs', 'batch_size', 'lr', 'momentum', 'weight_decay', 'schedule', 'drops', 'clip', 'form'): assert seen[k] == getattr(r, k)
+    for o in ('ent_wc', 'alpha=0.2', "per='sample'", 'kappa=0.5', 'detach=True'): assert o in seen['objective']
+    def text(**k): return repr(objective_of(replace(TINY, **k), material(TINY)))
+    assert 'coef=3' in text(mixing='mix-maxent', coef=3., towards='uniform', alpha=10.) and "towards='uniform'" in text(mixing='mix-maxent', towards='uniform')
+    assert 'regmixup' in text(mixing='regmixup', coef=2.) and 'coef=2' in text(mixing='regmixup', coef=2.) and text() == 'plain()'
 
-def test_a_run_that_diverges_is_named_and_does_not_stop_the_others(tmp_path):
-    study = replace(demo(), recipes=(replace(TINY, lr=1e30, epochs=2), *grid(TINY, labelling=('mixup', 'relabel'))))
-    html = run_study(study, tmp_path, n_jobs=1, device='cpu', progress=False).read_text(encoding='utf-8')
-    assert 'Failed: none, preact_small, seed 0' in html
-    rows = pd.read_csv(tmp_path/'rows.csv')
-    assert rows.error.notna().tolist() == [True, False, False] and rows.ce.notna().tolist() == [False, True, True]
+CHANGES = [dict(labelling='mixup'), dict(labelling='random'), dict(labelling='relabel+omega'), dict(labelling='relabel+omega', gamma=.5), dict(separate=True),
+           dict(labelling='none'), dict(labels='uniform'), dict(labels='random'), dict(labels='cifar-10h'), dict(labels='cifar-10s'),
+           dict(labels='cifar-10s', draw='one'), dict(labels='cifar-10s', annotators=2), dict(labels='cifar-10s', variety='T1'),
+           dict(labels='cifar-10s', spread='semantic'), dict(labels='cifar-10s', label_gamma=.4), dict(labels='cifar-10s', label_rule='h-mix'),
+           dict(smoothing=.1), dict(smoothing=.1, smoothing_form='added'), dict(endpoints='soft', endpoint_draw='one'), dict(train_on='soft', n_soft=40),
+           dict(held='carved'), *(dict(mixing=o, alpha=.7) for o in ('mixup', 'mix-maxent', 'ent-wc', 'regmixup')), dict(mixing='mixup', per='sample'),
+           dict(seed=1), dict(clip=.1)]
 
-def test_a_damaged_row_is_named_and_run_again(tmp_path):
-    path = tmp_path/'rows'/f'{recipe_hash(TINY)}.json'
-    run_rows([TINY], tmp_path, n_jobs=1, device='cpu', progress=False)
-    whole = path.read_text()
-    for text in (whole[:300], '{"a": 1}', '[]'):
-        path.write_text(text)
-        with pytest.warns(UserWarning, match=path.name): rows = run_rows([TINY], tmp_path, n_jobs=1, device='cpu', progress=False)
-        assert rows.ce[0] == json.loads(whole)['ce']
+@pytest.mark.parametrize('change', CHANGES, ids=lambda c: ','.join(f'{k}={v}' for k, v in c.items()))
+def test_each_choice_makes_another_net(change):
+    with study_run.one_thread('cpu'): nets = [flat(train(r, material(r))[0]) for r in (TINY, replace(TINY, **change))]
+    assert nets[1].isfinite().all() and not torch.equal(*nets)
 
-def test_jobs_and_models_are_checked_before_any_work(tmp_path):
-    with pytest.raises(ValueError, match='n_jobs: found -1'): run_rows([TINY], tmp_path, n_jobs=-1)
-    with pytest.raises(ValueError, match="Did you mean 'vgg11'"): run_rows([replace(TINY, model='vgg12')], tmp_path)
+def test_choices_of_scoring_change_scores_alone():
+    base, step, bins = (run(replace(TINY, **k), device='cpu') for k in ({}, dict(eps=8/255), dict(bin_size=50)))
+    assert base['ce'] == step['ce'] == bins['ce'] and step['fgsm'] > base['fgsm'] and bins['calib'] != base['calib']
+    assert len(material(replace(TINY, pool=6)).sets[0]) == 1697 and not torch.equal(material(replace(TINY, pool=6)).sets[0].targ, material(TINY).sets[0].targ)
 
-def made_rows(seeds=4, **shift):
-    wobble = lambda l, s: .02*(-1)**s*(1 if l == 'mixup' else -1) # differences alternate around the shift
-    return pd.DataFrame([dict(labelling=l, model=m, seed=s, ce=1 + s/10 + shift.get(l, 0) + wobble(l, s), fgsm=3., calib=.1, calib_all=.2, accuracy=.5)
-                         for l in ('mixup', 'relabel+omega', 'mine') for m in ('a', 'b') for s in range(seeds)])
+@pytest.mark.parametrize('policy', ['linear', 'logistic', 'logistic+omega', 'shared-slope', 'permuted', 'ends-short'])
+def test_policies_keep_their_law_and_train(policy):
+    r = replace(TINY, n_blends=450, mixing='mixup', policy=policy)
+    g, lam = policy_of(r, material(r)), torch.linspace(0, 1, 5)
+    a, b = torch.tensor([2]*5), torch.tensor([7]*5)
+    torch.testing.assert_close(g(lam, a, b, 10), g(1-lam, b, a, 10), rtol=0, atol=1e-5)
+    assert flat(train(r, material(r))[0]).isfinite().all()
+    if policy == 'logistic': # from what these people said
+        assert g.fits.meta['n'] == len(material(r).stimuli.answers)
 
-@pytest.mark.parametrize('by, word', [(-.05, 'is lower than'), (.05, 'is higher than'), (0, 'is not distinguishable from')])
-def test_the_verdict_has_the_right_sign(by, word):
-    rows = made_rows(**{'relabel+omega': by}).assign(n_clean=1, n_blended=1, n_eval=1, source='x', seconds=1., device='cpu', version='0',
-                                                       commit='c', torch='2', recipe='r')
-    assert f'relabel+omega {word} that with mixup' in report_html(demo(), rows)
+def test_buggy_smoothing_is_a_larger_step_of_another_smoothing():
+    def loss(**how):
+        r = replace(TINY, labelling='none', lr=0., **how)
+        return train(r, material(r))[1].losses[0]
+    bug, right = loss(smoothing=.05, smoothing_form='added'), loss(smoothing=.5/1.45, smoothing_form='mixed')
+    assert bug == pytest.approx(1.45*right, rel=1e-5)
+    m = material(replace(TINY, smoothing=.05, smoothing_form='added'))
+    _, y = fed(m).fetch(torch.arange(145))
+    torch.testing.assert_close(y[:100], m.y) and torch.testing.assert_close(y[100:], m.blends_y)
+    bad = replace(TINY, smoothing=.05, smoothing_form='added', mixing='mixup')
+    with pytest.raises(ValueError, match="smoothing_form: found 'added' with mixing='mixup'"): run(bad, device='cpu')
 
-def made_folder(rows, path):
-    rows.assign(source='a stand-in').to_csv(path/'rows.csv', index=False)
-    return path
+def test_labels_are_made_anew_in_each_epoch(monkeypatch):
+    m, epochs, seen = replace_again(material(TINY)), [], []
+    def again(epoch):
+        epochs.append(epoch)
+        return m.y.flip(1) if epoch == 1 else m.y
+    m.again = again
+    real = study_run.fed
+    monkeypatch.setattr(study_run, 'fed', lambda *a: seen.append(real(*a)) or seen[0])
+    progress = []
+    train(replace(TINY, epochs=3), m, progress=lambda e, h: progress.append((e, seen[0].y[:100].clone())))
+    assert epochs == [1, 2] and [e for e, _ in progress] == [0, 1, 2]
+    assert torch.equal(progress[0][1], m.y.flip(1)) and torch.equal(progress[1][1], m.y) # for the epoch that comes
 
-def test_unknown_labellings_and_more_axes_stay_in_the_tables(tmp_path):
-    rows = made_rows(mine=.3)
-    assert summarise(rows).index.tolist() == ['mixup', 'relabel+omega', 'mine']
-    both = pd.concat([rows.assign(epochs=1), rows.assign(epochs=2)])
-    d = paired(both).loc[('mine', 'ce')]
-    assert d.pairs == 16 and abs(d.difference - .3) < .05
-    assert scores_text(replace(demo(), table=None), made_folder(rows, tmp_path)).endswith('Measured on: a stand-in')
-    with pytest.raises(ValueError, match='table: '): score_table(summarise(rows), 'uai_9')
+def replace_again(m): return study_run.Material(**vars(m))
 
-def test_published_cells_stand_in_their_own_rows():
-    labels = dict(zip(LABELLINGS, published()['uai_2']['rows']))
-    rows = pd.DataFrame([dict(labelling=l, seed=s, model='a', ce=1., fgsm=1., calib=1., calib_all=1., accuracy=1.) for l in LABELLINGS for s in (0, 1)])
-    t = score_table(summarise(rows), 'uai_2')
-    for l, o in labels.items(): assert t.loc[l, 'CE, published'] == f"{o['CE'][0]:.2f} ± {o['CE'][1]:.2f}"
+def test_a_loss_that_is_no_number_stops_the_run_and_says_where():
+    with pytest.raises(Diverged, match='epoch 1.*batch') as e: run(replace(TINY, lr=1e30, epochs=3), device='cpu')
+    assert e.value.epoch == 1 and e.value.batch >= 1
 
-def test_a_part_of_a_study_says_so(capsys, tmp_path):
-    part = get_study('uai-table2', seeds=1, labellings=['none'])
-    assert part.name == 'uai-table2-part' and {'seed', 'labelling', 'runs'} <= set(reductions(part).index)
-    assert main(['run', 'uai-table2', '--quick', '--root', str(tmp_path), '--out', str(tmp_path/'o')]) == 2
-    out = capsys.readouterr()
-    assert 'Reduced: epochs is 10, in the full recipe 200' in out.out and 'cifar10-test.npz' in out.err
+def test_a_full_gpu_says_what_to_lower(monkeypatch):
+    def full(*a, **k): raise torch.cuda.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB.\nmore')
+    monkeypatch.setattr(study_run, 'fit', full)
+    with pytest.raises(torch.cuda.OutOfMemoryError, match=r'batch_size 64 of preact_small.*--jobs.*2.00 GiB'): run(TINY, device='cpu')
 
-def test_all_labellings_train(tmp_path):
-    rows = run_rows(grid(TINY, labelling=LABELLINGS), tmp_path, n_jobs=1, device='cpu', progress=False)
-    assert rows.labelling.tolist() == list(LABELLINGS) and rows[SCORES].notna().all(axis=None)
-    assert rows.ce.nunique() == 6
-    assert rows.n_blended.tolist() == [0] + [45]*5
+@pytest.mark.skipif(torch.cuda.is_available(), reason='a GPU is there')
+@pytest.mark.parametrize('device', ['cuda', 'cuda:3'])
+def test_a_gpu_that_is_not_there_is_an_error(device):
+    with pytest.raises(ValueError, match=f"device: found '{device}'"): run(TINY, device=device)
 
-def test_held_out_pool_is_not_the_training_panel(monkeypatch):
-    asked = []
-    class Noted(SimulatedParticipants):
-        def judge(self, stimuli, *args, **kwargs):
-            answers = super().judge(stimuli, *args, **kwargs)
-            asked.append(answers)
-            return answers
-    monkeypatch.setattr(study_run, 'SimulatedParticipants', Noted)
-    m = digit_material(TINY)
-    training, held_out = asked
-    assert not set(training.participant) & set(held_out.participant) and held_out.participant.nunique() == TINY.pool
-    assert not (set(training.id_a) | set(training.id_b)) & set(held_out.id_a) # no blend of a held-out digit
-    assert (m.people.sum(1) - 1).abs().max() < 1e-5
-    assert (m.people.argmax(1) == m.y_eval).float().mean() > .9
-    assert not (material(replace(TINY, seed=1)).people[:50] == m.people[:50]).all()
+def test_runs_of_a_grid_do_not_rebuild_data(monkeypatch):
+    study_run._material.cache_clear()
+    made = []
+    real = study_run.digit_material
+    monkeypatch.setattr(study_run, 'digit_material', lambda **k: made.append(k) or real(**k))
+    for r in (TINY, replace(TINY, model='vgg11'), replace(TINY, lr=.3, epochs=4), replace(TINY, mixing='mixup'), replace(TINY, eps=.1)): material(r)
+    assert len(made) == 1
+    material(replace(TINY, seed=1))
+    assert len(made) == 2
 
-def test_interrupt_keeps_finished_rows_and_the_next_start_goes_on(tmp_path):
-    # a shell that runs the tests in the background has its children ignore SIGINT; somebody at a keyboard has not
-    code = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from dataclasses import replace; from hmix_nb.study.recipe import *; from hmix_nb.study.run import run_rows; "
-            f"run_rows(grid(replace(demo().recipes[0], epochs=3, n_train=100, n_blends=45, pool=5), seed=range(40)), {str(tmp_path)!r}, n_jobs=2, device='cpu')")
-    p = subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.DEVNULL, start_new_session=True)
-    rows, limit = tmp_path/'rows', time.monotonic() + 120
-    while len(list(rows.glob('*.json'))) < 2 and time.monotonic() < limit and p.poll() is None: time.sleep(.1)
-    os.killpg(p.pid, signal.SIGINT)
-    assert p.wait(timeout=60) != 0
-    kept = {o.name: o.stat().st_mtime_ns for o in rows.glob('*.json')}
-    assert 2 <= len(kept) < 40
-    for o in kept: assert json.loads((rows/o).read_text())['recipe'] == o.removesuffix('.json')
-    recipes = [r for r in grid(replace(TINY, epochs=3), seed=range(40)) if f'{recipe_hash(r)}.json' in kept]
-    assert len(recipes) == len(kept)
-    more = (*recipes, replace(TINY, seed=99))
-    assert len(run_rows(more, tmp_path, n_jobs=1, device='cpu', progress=False)) == len(kept) + 1
-    assert {k: (rows/k).stat().st_mtime_ns for k in kept} == kept # nothing was run again
+def test_all_labellings_train():
+    rows = [run(r, device='cpu') for r in grid(TINY, labelling=('none', 'random', 'relabel+omega'))]
+    assert [r['n_blended'] for r in rows] == [0, 45, 45] and len({r['ce'] for r in rows}) == 3
 
-def test_row_of_another_version_or_source_does_not_count(tmp_path):
-    row = dict(recipe='r', version='another', source='x')
-    (tmp_path/'rows').mkdir()
-    path = tmp_path/'rows'/f'{recipe_hash(TINY)}.json'
-    path.write_text(json.dumps(row))
-    assert finished(tmp_path, TINY) is None
-    from hmix_nb import __version__
-    path.write_text(json.dumps(row | dict(version=__version__)))
-    assert finished(tmp_path, TINY, 'x') and finished(tmp_path, TINY, 'y') is None
+def test_missing_data_is_said_before_any_work(tmp_path):
+    assert source_of(TINY) == run(TINY, device='cpu')['source']
+    with pytest.raises(OSError, match='cifar10-test.npz'): source_of(Recipe(data='h-mix'), str(tmp_path))
 
-def test_report_is_self_contained(tmp_path):
-    study = replace(demo(quick=True), recipes=grid(TINY, seed=range(2), labelling=('mixup', 'relabel+omega')))
-    html = run_study(study, tmp_path, n_jobs=1, device='cpu', progress=False).read_text(encoding='utf-8')
-    assert 'participants of this run are simulated' in html
-    assert not re.findall(r'(?:src|href)="(?!data:)', html) and '<script' not in html
-    assert pd.read_csv(tmp_path/'rows.csv').labelling.tolist() == ['mixup', 'relabel+omega']*2
+# on the released data
 
-def test_cli_says_what_is_wrong(capsys, tmp_path):
-    assert main(['run', 'uai-tabel2']) == 2
-    assert "Did you mean 'uai-table2'" in capsys.readouterr().err
-    assert main(['run', 'demo', '--labelling', 'relable']) == 2
-    assert "Did you mean 'relabel'" in capsys.readouterr().err
-    assert main(['run', 'demo', '--seeds', '0']) == 2
-    assert 'seeds: found 0' in capsys.readouterr().err
-    assert main(['run']) == 0
-    assert 'uai-table2' in capsys.readouterr().out
+QUICK = Recipe(data='h-mix', epochs=1, schedule='one-cycle', width=8)
 
-def test_cli_lists_data(capsys, tmp_path):
-    assert main(['data', '--root', str(tmp_path)]) == 0
-    out = capsys.readouterr().out
-    assert 'h-mix/hmix_infer_mixing_factor.csv' in out and 'CC BY-NC-SA 4.0' in out
+def test_uai_table2_trains_on_9070_images_and_names_a_stand_in(hub):
+    r = next(o for o in get_study('uai-table2', quick=True).recipes if o.labelling == 'relabel+omega')
+    row = run(replace(r, epochs=1), device='cpu')
+    assert (row['n_clean'], row['n_blended'], row['n_eval'], row['blends_left_out']) == (7000, 2070, 3000, 0)
+    assert row['source'] == source_of(r) and row['ce'] < 2.5 and row['ce_floor'] == pytest.approx(.15137, abs=5e-6)
 
-def test_real_path_trains_on_9070_images_and_names_a_stand_in(hub):
-    recipe = replace(get_study('uai-table2', quick=True).recipes[-1], epochs=1)
-    m = material(recipe)
-    x, y = training_set(recipe, m)
-    assert x.shape == (9070, 3, 32, 32) and y.shape == (9070, 10) and m.people.shape == (3000, 10)
-    row = run(recipe, device='cpu')
-    assert (row['n_clean'], row['n_blended'], row['n_eval']) == (7000, 2070, 3000)
-    assert row['source'] == m.source and row['ce'] < 2.5
+def test_chapter_3_is_scored_on_both_sets(hub):
+    row = run(replace(QUICK, train_on='split', labels='cifar-10s', draw='one', score_s=True, seed=2), device='cpu')
+    assert (row['n_clean'], row['n_eval'], row['s_n_eval']) == (6900, 3000, 100)
+    assert {'s_ce', 's_calib', 's_fgsm', 's_fgsm_soft'} <= set(row) and row['s_ce_floor'] > row['ce_floor'] # unclear images
+
+def test_chapter_5_mixes_soft_endpoints(hub):
+    row = run(replace(QUICK, mixing='ent-wc', policy='logistic', alpha=.2, endpoints='soft', resimulate=True, epochs=2), device='cpu')
+    assert row['n_clean'] == 7000 and row['ce'] < 2.5
+
+def test_settings_are_chosen_on_the_carved_images(hub):
+    row = run(replace(QUICK, labelling='mixup', held='carved'), device='cpu')
+    assert (row['n_clean'], row['n_blended'], row['n_eval'], row['ce_floor'], row['entropy_pearson']) == (6000, 2070, 1000, 0, None)
+    with pytest.raises(FileNotFoundError, match="held='carved'"):
+        if hub.has('cifar10-train.npz'): pytest.skip('the training images are at hand')
+        source_of(replace(QUICK, held='train-15000'))

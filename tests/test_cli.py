@@ -1,0 +1,108 @@
+"The command line: every bad value ends in one line and a code, what was run is said, and nothing is slow that need not be."
+import json, os, signal, subprocess, sys, time
+import pandas as pd
+import pytest
+from hmix_nb.cli import main
+from hmix_nb.study.recipe import STUDIES, get_study
+
+HMIX = [sys.executable, '-c', 'import sys; from hmix_nb.cli import main; sys.exit(main())']
+TINY = ['--arms', 'none', 'mixup', '--set', 'epochs=1', 'n_train=100', 'pool=5', 'batch_size=32', '--jobs', '1', '--device', 'cpu']
+
+def refused(capsys, *argv):
+    "What is said of a command that cannot be."
+    assert main([*argv]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith('hmix: ') and err.count('\n') == 1, err
+    return err
+
+@pytest.mark.parametrize('argv, said', [
+    ('uai-tabel2', "study: 'uai-tabel2' is unknown. Did you mean 'uai-table2'"),
+    ('demo --labelling relable', "Did you mean 'relabel'"),
+    ('demo --arms relable', "arms: 'relable' is unknown. Did you mean 'relabel'"),
+    ('demo --set epoch=3', "unknown field 'epoch'. Did you mean 'epochs'"),
+    ('demo --set epochs=few', "epochs: found 'few'"),
+    ('demo --set epochs', "--set: found 'epochs'; allowed is FIELD=VALUE"),
+    ('demo --set =3', "--set: found '=3'"),
+    ('demo --set nobody:epochs=3', "arm: 'nobody' is unknown"),
+    ('demo --set kappa=.5', 'no run of demo makes use of it'),
+    ('demo --form fsat', "Did you mean 'fast'"),
+    ('demo --seeds 0', 'seeds: found 0'),
+    ('demo --jobs 0', 'n_jobs: found 0'),
+    ('demo --device gpu', "device: found 'gpu'; allowed are 'cpu' and 'cuda'"),
+    ('demo --device cuda:99', 'GPU here'),
+    ('demo --backend dusk', "Did you mean 'dask'"),
+    ('demo --backend loky --cluster tcp://here:1', 'which has none'),
+    ('demo --tune kapa', 'kapa'),
+    ('--tune lr', 'no study'),
+])
+def test_a_bad_value_ends_in_one_line(capsys, monkeypatch, tmp_path, argv, said):
+    monkeypatch.chdir(tmp_path)
+    assert said in refused(capsys, 'run', *argv.split())
+
+def test_a_gpu_that_is_not_there_is_one_line(capsys, monkeypatch, tmp_path):
+    import torch
+    if torch.cuda.is_available(): pytest.skip('there is a GPU')
+    monkeypatch.chdir(tmp_path)
+    assert "device: found 'cuda', and PyTorch sees no GPU here" in refused(capsys, 'run', 'demo', '--device', 'cuda')
+
+def test_missing_images_are_said_before_any_work(capsys, tmp_path):
+    assert main(['run', 'uai-table2', '--quick', '--root', str(tmp_path), '--out', str(tmp_path/'o')]) == 2
+    out = capsys.readouterr()
+    assert 'Reduced: epochs is ' in out.out and ', in the full recipe 200' in out.out and 'cifar10-test.npz' in out.err
+
+def test_a_folder_that_is_none_of_a_study_is_refused(capsys, tmp_path):
+    assert 'no folder' in refused(capsys, 'report', str(tmp_path/'nowhere'))
+    assert 'study.json' in refused(capsys, 'report', str(tmp_path))
+
+def test_the_list_has_all_studies_with_their_numbers_of_runs():
+    code = 'import sys; from hmix_nb.cli import main; main(["run"]); print([m for m in ("torch", "pandas", "matplotlib") if m in sys.modules])'
+    said = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said[-1] == '[]'
+    for name in STUDIES:
+        line = next(l for l in said if l.startswith(name + ' '))
+        assert [int(o) for o in line.split()[1:3]] == [len(get_study(name)), len(get_study(name, quick=True))]
+
+def test_help_waits_for_nothing():
+    code = 'import sys; from hmix_nb.cli import parser; parser().format_help(); print("numpy" in sys.modules, "joblib" in sys.modules)'
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout == 'False False\n'
+
+def test_data_is_listed(capsys, tmp_path):
+    assert main(['data', '--root', str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert 'h-mix/hmix_infer_mixing_factor.csv' in out and 'CC BY-NC-SA 4.0' in out
+
+def test_a_study_runs_goes_on_and_is_reported(capsys, tmp_path):
+    out = str(tmp_path/'o')
+    argv = ['run', 'demo', '--quick', '--seeds', '1', *TINY, '--out', out]
+    assert main(argv) == 0
+    said = capsys.readouterr()
+    assert 'Reduced: epochs is 1, in the full recipe 12' in said.out and 'Reduced: runs is 2, in the full recipe 30' in said.out
+    assert 'Next: hmix run demo' in said.out and '2/2' in said.err
+    rows = pd.read_csv(f'{out}/rows.csv')
+    assert rows.labelling.tolist() == ['none', 'mixup'] and rows.ce.notna().all()
+    assert main(argv) == 0 # nothing is left to do
+    assert pd.read_csv(f'{out}/rows.csv').seconds.tolist() == rows.seconds.tolist()
+    os.remove(f'{out}/report.html')
+    assert main(['report', out]) == 0 and os.path.exists(f'{out}/report.html')
+    assert main([*argv, '--fresh']) == 0 and len(os.listdir(f'{out}/old')) == 2
+
+def test_a_run_that_fails_is_said_and_ends_with_1(capsys, tmp_path):
+    out = str(tmp_path/'o')
+    assert main(['run', 'demo', '--quick', '--seeds', '1', *TINY, '--set', 'mixup:lr=1e30', 'epochs=2', '--out', out]) == 1
+    err = capsys.readouterr().err
+    assert 'hmix: 1 of 2 runs failed: ' in err and 'the same command tries them again' in err
+    assert main(['report', out]) == 1
+
+@pytest.mark.skipif(os.name == 'nt', reason='signals of POSIX')
+@pytest.mark.parametrize('sig', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_130_and_keeps_rows(tmp_path, sig):
+    code = ['-c', 'import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\nfrom hmix_nb.cli import main\nsys.exit(main())']
+    argv = ['run', 'demo', '--arms', 'none', '--seeds', '300', '--set', 'epochs=1', 'n_train=100', 'pool=5', '--jobs', '2', '--out', 'o']
+    p = subprocess.Popen([sys.executable, *code, *argv], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    limit = time.monotonic() + 120
+    while len(list(tmp_path.glob('o/rows/*.json'))) < 1 and p.poll() is None and time.monotonic() < limit: time.sleep(.1)
+    p.send_signal(sig)
+    err = p.communicate(timeout=60)[1]
+    assert p.returncode == 130 and 'Interrupted. What is finished is kept' in err and 'Traceback' not in err
+    rows = [json.loads(o.read_text()) for o in tmp_path.glob('o/rows/*.json')]
+    assert 1 <= len(rows) < 300 and all('ce' in r for r in rows)

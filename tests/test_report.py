@@ -1,0 +1,315 @@
+"Reports: numbers as an independent calculation has them, and pages that say what is missing, failed, mixed or cut."
+import json, re, shutil, subprocess, sys
+from dataclasses import asdict, replace
+from html import unescape
+from pathlib import Path
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, strategies as st
+from scipy import stats
+from hmix_nb.study import page as pg, report as rep, sections as sec, summary as su
+from hmix_nb.study.recipe import FORMAT, STUDIES, Claim, demo, get_study, published, recipe_hash, reductions
+
+def made(study, fail=(), lose=(), **over):
+    "A row for each run, near what is printed."
+    cells = rep.published_cells(study)
+    for i, r in enumerate(study.recipes):
+        a, g = study.arm_of(recipe_hash(r)), np.random.default_rng([i, r.seed])
+        row = dict(recipe=recipe_hash(r), **asdict(r), version='0.1.0', source='original', format=FORMAT)
+        if i in lose: continue
+        if i in fail:
+            yield row | dict(error=f'Diverged: the loss is nan & void <b>, run {i}', traceback='Traceback (most recent call last)')
+            continue
+        for b, m, c in rep.columns_of(study):
+            t = cells[(cells.arm == a.name) & (cells.block == b) & (cells.metric == m)]['mean']
+            row[c] = (t.iloc[0] if len(t) else 1.)*(1 + .1*np.sin(r.seed) + .01*g.normal())
+        row |= dict(reliability=[[.55, .5, 100], [.95, .8, 200]], attack_curve=[[0, 1.], [4/255, 3. + r.seed]], seconds=9.)
+        yield row | over
+
+def rows_for(study, **kw): return pd.DataFrame(made(study, **kw))
+def text(html): return ' '.join(unescape(re.sub(r'<[^>]+>', ' ', re.sub(r'data:image[^"]+', '', html))).split())
+
+# statistics
+
+def holm_by_hand(p):
+    order, out, most = np.argsort(p), np.empty(len(p)), 0.
+    for k, i in enumerate(order):
+        most = max(most, min(1., (len(p)-k)*p[i]))
+        out[i] = most
+    return out
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_holm_is_that_of_the_textbook(p): assert np.allclose(su.holm(p), holm_by_hand(np.array(p)))
+
+def test_holm_does_not_count_what_was_not_tested():
+    assert np.allclose(su.holm([.01, np.nan, .04]), [.02, np.nan, .04], equal_nan=True)
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20))
+def test_interval_is_that_of_scipy(v):
+    lo, hi = stats.t.interval(.95, len(v)-1, np.mean(v), stats.sem(v)) if np.ptp(v) > 1e-9 else (np.mean(v), np.mean(v))
+    assert np.isclose(su.half_width(v), (hi - lo)/2, atol=1e-9)
+
+def grid_rows(n=5, models='ab', arms=('x', 'y', 'z'), seed=0):
+    g = np.random.default_rng(seed)
+    return pd.DataFrame([dict(arm=a, model=m, seed=s, ce=g.normal(i) + s, calib=g.normal()) for i, a in enumerate(arms)
+                         for m in models for s in range(n)])
+
+def test_paired_is_scipys_in_any_order_and_without_runs_that_have_no_partner():
+    rows = grid_rows().sample(frac=1, random_state=1)
+    rows.loc[(rows.arm == 'y') & (rows.model == 'a') & (rows.seed == 2), 'ce'] = np.nan # failed
+    rows.loc[(rows.arm == 'y') & (rows.model == 'b') & (rows.seed == 0), 'ce'] = np.inf # no score either
+    rows = rows[~((rows.arm == 'x') & (rows.model == 'b') & (rows.seed == 4))] # never done
+    t = su.paired(rows, 'x')
+    key = ['model', 'seed']
+    for (arm, m), o in t.iterrows():
+        both = rows[rows.arm == arm].merge(rows[rows.arm == 'x'], on=key)[[f'{m}_x', f'{m}_y']].replace(np.inf, np.nan).dropna()
+        ref = stats.ttest_rel(both.iloc[:, 0], both.iloc[:, 1])
+        lo, hi = ref.confidence_interval(.95)
+        assert np.allclose(o[['difference', 'low', 'high', 'p']].astype(float), [np.diff(-both.to_numpy()[:, :2], axis=1).mean(), lo, hi, ref.pvalue])
+        assert o.pairs == len(both) == {'y': {'ce': 7, 'calib': 9}, 'z': {'ce': 9, 'calib': 9}}[arm][m]
+    assert np.allclose(t.p_holm, holm_by_hand(t.p.to_numpy(float)))
+
+def test_a_shift_of_all_runs_of_a_seed_changes_no_difference():
+    rows = grid_rows()
+    moved = rows.assign(ce=rows.ce + 100*rows.seed)
+    pd.testing.assert_frame_equal(su.paired(rows, 'x', ['ce']), su.paired(moved, 'x', ['ce']))
+
+def test_false_findings_stay_rare():
+    found = [(su.paired(grid_rows(arms='x', seed=s), 'x', ['ce']).p_holm < .05).any() for s in range(3)]
+    assert not any(found) # nothing to compare
+    null = lambda s: pd.DataFrame([dict(arm=a, model='m', seed=i, ce=v) for a, col in
+                                   zip('uvwxyz', np.random.default_rng(s).normal(size=(6, 5))) for i, v in enumerate(col)])
+    rate = np.mean([(su.paired(null(s), 'u', ['ce']).p_holm < .05).any() for s in range(200)])
+    assert rate < .09 # five tests each; uncorrected it would be about .2
+
+def test_one_pair_none_and_no_spread():
+    rows = grid_rows(n=1, models='a')
+    d = su.difference(rows, 'y', 'x', 'ce')
+    assert d['pairs'] == 1 and np.isnan([d['p'], d['low']]).all() and np.isfinite(d['difference'])
+    assert su.difference(rows, 'y', 'nobody', 'ce')['pairs'] == 0
+    flat = grid_rows().assign(ce=lambda o: o.arm.map(dict(x=1., y=1.1, z=1.)))
+    assert su.difference(flat, 'z', 'x', 'ce')['p'] == 1 and np.isnan(su.difference(flat, 'y', 'x', 'ce')['p'])
+    with pytest.raises(ValueError, match="'x' has two runs of one model and seed"): su.difference(pd.concat([rows, rows]), 'y', 'x', 'ce')
+
+def test_verdicts_are_two_sided():
+    rows = grid_rows(n=10, arms=('low', 'high'))
+    claims = [('a', 'low', 'high', 'ce'), ('b', 'high', 'low', 'ce'), ('c', 'low', 'high', 'calib')]
+    assert su.orderings(rows, claims).verdict.tolist() == ['holds', 'reversed', 'not distinguishable']
+
+def test_reliability_pools_bins_that_not_all_runs_have():
+    lists = [[[.5, .4, 10], [.95, .9, 30]], [[.95, .7, 10]], None, json.dumps([[.5, .6, 30]])]
+    r = su.reliability(pd.DataFrame(dict(arm='x', reliability=lists)))
+    assert np.allclose(r.to_numpy(), [[.5, .55, 40], [.95, .85, 40]])
+
+# beside the paper
+
+@pytest.mark.parametrize('name', [k for k in STUDIES])
+def test_every_printed_number_of_a_study_stands_beside_an_arm(name):
+    study = get_study(name)
+    cells = rep.published_cells(study)
+    for table in study.tables:
+        printed = sorted(tuple(v) for row in published()[table]['rows'] for v in row.values() if isinstance(v, list))
+        ours = cells[cells['table'] == table].drop_duplicates(['mean', 'half'])
+        assert set(zip(ours['mean'], ours['half'])) == set(printed)
+        shown = ' '.join(rep.score_table(study, rep.arm_rows(study, rows_for(study)), table, b).to_csv() for b in study.blocks)
+        assert all(f'{m:g}' in re.sub(r'(\.\d*?)0+\b', r'\1', shown).replace('. ', ' ') or f'{m}' in shown for m, _ in printed)
+
+@pytest.mark.parametrize('name', [k for k in STUDIES])
+def test_every_study_can_be_reported(name, recwarn):
+    study = get_study(name, quick=True)
+    page = pg.report_html(study, rows_for(study))
+    assert study.title in unescape(page) and 'Every recipe' in page
+    for c in (*study.orderings, *study.equals): assert c.text in text(page)
+    assert not [w for w in recwarn if 'hmix' in str(w.filename) or 'matplotlib' in str(w.filename)]
+
+def test_columns_and_blocks():
+    study = get_study('thesis-3.1')
+    assert rep.columns_of(study)[2] == ('CIFAR-10H', 'fgsm', 'fgsm') and rep.columns_of(study)[5] == ('CIFAR-10S', 'fgsm', 's_fgsm_soft')
+    t = rep.score_table(study, rep.arm_rows(study, rows_for(study)), 'thesis_3.1', 'CIFAR-10S')
+    assert t.loc['Hard Labels', 'FGSM, published'].startswith('15.782 ± 4.67')
+    with pytest.raises(ValueError, match="Did you mean 'CIFAR-10S'"): rep.score_table(study, pd.DataFrame(), 'thesis_3.1', 'CIFAR-10s')
+    few = get_study('thesis-3.3')
+    t = rep.score_table(few, rep.arm_rows(few, rows_for(few)), 'thesis_3.3', 'CIFAR-10H')
+    assert t['CE, published'].tolist() == ['1.71 ± 0.15', '1.49 ± 0.08', '2.17 ± 0.11', '1.58 ± 0.08']
+    five = get_study('thesis-5.1')
+    assert rep.score_table(five, rep.arm_rows(five, rows_for(five)), 'thesis_5.1').loc['mixup', 'CorruptCE, published'] == '1.606 ± 0.03'
+
+def test_published_differences_are_those_of_one_table():
+    study = get_study('uai-table2')
+    d = rep.differences(study, rep.arm_rows(study, rows_for(study))).set_index(['arm', 'metric'])
+    assert np.isclose(d.published['relabel', 'fgsm'], 11.69 - 10.62) and len(d) == 15
+
+def test_curves_have_a_row_for_each_place_and_are_paired_there():
+    study = get_study('thesis-3.6-figure', quick=True)
+    runs = rep.arm_rows(study, rows_for(study))
+    assert len(rep.score_table(study, runs)) == 2*len({r.n_soft for r in study.recipes})
+    assert rep.claims(study, runs).pairs.tolist() == [len(study)//2]*len(study.orderings)
+    seconds = get_study('thesis-3.5-figure', quick=True)
+    points = rep.curve_points(seconds, rep.arm_rows(seconds, rows_for(seconds)))
+    assert {a: a_.index.get_level_values('x').min() for a, a_ in points.groupby('arm')} == {a.name: a.unit for a in seconds.arms}
+
+# the page
+
+def test_a_page_needs_no_other_file_and_runs_nothing():
+    study = get_study('uai-table2', quick=True)
+    page = pg.report_html(study, rows_for(study, fail=[0]))
+    assert not re.findall(r'(?:src|href)="(?!data:)', page) and '<script' not in page and '<b>' not in page
+    assert 'url(' not in page and '@import' not in page
+
+def test_the_verdict_comes_first_and_reductions_are_said():
+    study = get_study('uai-table2', quick=True)
+    said = text(pg.report_html(study, rows_for(study)))
+    order = ['not comparable with the published ones', 'Verdict', 'Our scores beside UAI 2023 Table 2', "The paper's orderings", 'Figures',
+             'What was run', 'Reduced or changed', 'Where the paper leaves a choice', 'Details']
+    assert sorted(order, key=said.index) == order
+    for k in reductions(study).index: assert k in said
+    assert 'differ from the published one' not in said # levels are only compared in full
+    full = get_study('uai-table2')
+    assert 'means differ from the published one' in (said := text(pg.report_html(full, rows_for(full)))) and 'not comparable' not in said
+
+def test_missing_and_failed_runs_are_named_and_the_rest_is_used():
+    study = get_study('uai-table2', seeds=3)
+    said = text(pg.report_html(study, rows_for(study, fail=[0], lose=[7, 8])))
+    assert 'Incomplete: 2 runs missing and 1 run failed' in said and 'nan & void <b>, run 0' in said
+    assert '33 of 36 runs done, 1 failed, 2 missing' in said and 'Traceback (most recent call last)' in said
+    assert 'tests of 4 to 6 pairs' in said or 'tests of 5 to 6 pairs' in said
+
+@pytest.mark.parametrize('kw', [dict(fail=range(99)), dict(lose=range(99))])
+def test_a_study_without_scores_has_a_page(kw):
+    study = get_study('thesis-5.2', quick=True)
+    rows = rows_for(study, **kw)
+    said = text(pg.report_html(study, rows if len(rows) else pd.DataFrame(dict(recipe=[]))))
+    assert 'No run has scores' in said and f'0 of {len(study)} runs done' in said
+
+def test_one_seed_has_no_intervals_and_no_tests():
+    study = get_study('thesis-4.1', seeds=1)
+    runs = rep.arm_rows(study, rows_for(study))
+    assert '±' not in rep.score_table(study, runs)['CE'].str.cat() and set(rep.claims(study, runs).verdict) == {'not tested'}
+    assert 'not tested' in text(pg.report_html(study, rows_for(study)))
+
+def test_scores_that_are_no_numbers_are_left_out():
+    study = get_study('thesis-4.1', seeds=3)
+    rows = rows_for(study)
+    rows.loc[0, 'ce'], rows.loc[1, 'ce'], rows['calib'] = np.nan, np.inf, np.nan
+    t = rep.score_table(study, rep.arm_rows(study, rows), 'thesis_4.1')
+    assert set(t['Calib']) == {'–'} and t.runs.tolist() == [3]*5 and 'nan' not in t.to_csv() and 'inf' not in t.to_csv()
+    page = text(pg.report_html(study, rows))
+    assert ' nan' not in page.split('Every run')[0] and 'not tested in 1' in page or 'not tested' in page
+
+def test_what_is_mixed_or_a_stand_in_is_said_at_the_top():
+    study = get_study('thesis-5.1', seeds=2)
+    rows = rows_for(study, corruption_source='stand-in corruptions 3: 15 kinds')
+    rows['version'] = ['0.1.0']*(len(rows)-1) + ['0.2.0']
+    rows['source'] = 'JPEG copy of the CIFAR-10 test set'
+    top = text(pg.report_html(study, rows)).split('Verdict')[0]
+    assert 'hmix_nb: mixed: 0.1.0' in top and 'Stand-in data, not the original images: JPEG copy' in top and 'Stand-in corruptions' in top
+
+def test_what_was_selected_again_is_said():
+    study = demo(quick=True)
+    said = text(pg.report_html(study, rows_for(study), json.loads(pg.study_json(study, tuned={'relabel+omega:gamma': .05}))))
+    assert 'Selected again on a validation set' in said and 'relabel+omega:gamma 0.05' in said
+
+# the folder
+
+def written(tmp_path, study, **kw):
+    pg.write_report(tmp_path, study, rows_for(study, **kw), command='hmix run this')
+    return tmp_path
+
+@pytest.mark.parametrize('name', ['uai-table2', 'thesis-3.1', 'thesis-3.5-figure', 'thesis-c.1'])
+def test_a_folder_tells_all_that_a_report_needs(tmp_path, name):
+    study = get_study(name, quick=True)
+    first = (written(tmp_path, study, fail=[1])/'report.html').read_text(encoding='utf-8')
+    again, about = pg.read_study(tmp_path)
+    assert replace(again, full=study.full) == study and about['command'] == 'hmix run this'
+    shutil.rmtree(tmp_path/'figures')
+    (tmp_path/'report.html').unlink()
+    second = pg.report_dir(tmp_path).read_text(encoding='utf-8') # from rows.csv, which has no tracebacks
+    assert text(second) == text(first).replace(text('Tracebacks ' + first[first.index('<pre>')+5:first.index('</pre>')]) + ' ', '')
+    assert list(pd.read_csv(tmp_path/'rows.csv').recipe) == [recipe_hash(r) for r in study.recipes]
+
+def test_rows_on_disk_come_before_the_csv_and_those_of_others_are_left_out(tmp_path):
+    study = demo(quick=True)
+    written(tmp_path, study)
+    (tmp_path/'rows').mkdir()
+    rows = list(made(study, lose=[0]))
+    for o in [*rows, rows[0] | dict(recipe='0123456789')]: (tmp_path/'rows'/f"{o['recipe']}.json").write_text(json.dumps(o))
+    (tmp_path/'rows'/f'{recipe_hash(study.recipes[3])}.json').write_text('{"rec') # cut
+    with pytest.warns(UserWarning, match='damaged'): got = pg.rows_of(study, tmp_path)
+    assert got.recipe.tolist() == [recipe_hash(r) for i, r in enumerate(study.recipes) if i not in (0, 3)]
+
+def test_a_folder_that_is_none_of_a_study_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match='is no folder; allowed is one that `hmix run` has made'): pg.report_dir(tmp_path/'no')
+    with pytest.raises(FileNotFoundError, match='no folder of a study, as it has no study.json'): pg.report_dir(tmp_path)
+    (tmp_path/'rows').mkdir()
+    with pytest.raises(FileNotFoundError, match='It has rows of a version that left none'): pg.report_dir(tmp_path)
+    for bad in ('', '[]', '{}', '3', '{"format": 1}'):
+        (tmp_path/'study.json').write_text(bad)
+        with pytest.raises(ValueError, match='study.json'): pg.report_dir(tmp_path)
+    assert not (tmp_path/'report.html').exists()
+
+def test_another_version_is_read_or_refused_with_the_reason(tmp_path):
+    written(tmp_path, study := demo(quick=True))
+    d = json.loads((tmp_path/'study.json').read_text())
+    def write(**kw): (tmp_path/'study.json').write_text(json.dumps(d | kw))
+    write(version='0.0.7')
+    assert pg.read_study(tmp_path)[1]['version'] == '0.0.7' # read
+    write(version='9.0', format=FORMAT+1)
+    with pytest.raises(ValueError, match=fr'written by hmix_nb 9.0, and hmix_nb .* recipes of format {FORMAT+1}; this version has format {FORMAT}'):
+        pg.report_dir(tmp_path)
+    first = next(iter(d['recipes']))
+    write(version='9.0', recipes=d['recipes'] | {first: {'tempo': 3}})
+    with pytest.raises(ValueError, match="9.0.*unknown field 'tempo'"): pg.report_dir(tmp_path)
+    write(recipes=d['recipes'] | {first: {'epochs': 77}})
+    with pytest.raises(ValueError, match='is another one here'): pg.report_dir(tmp_path)
+
+def test_an_earlier_figure_does_not_stay(tmp_path):
+    study = get_study('thesis-4.1', quick=True)
+    assert (written(tmp_path, study)/'figures'/'forest.svg').exists()
+    pg.write_report(tmp_path, study, rows_for(study, fail=range(99)))
+    assert not list((tmp_path/'figures').glob('*.svg'))
+
+def test_a_report_is_written_without_torch(tmp_path):
+    written(tmp_path, get_study('thesis-4.1', quick=True))
+    code = f"import sys; from hmix_nb.study.page import report_dir; report_dir({str(tmp_path)!r}); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, '-c', code]).returncode == 0
+
+def test_run_study_leaves_a_study_that_can_be_reported_before_it_is_done(tmp_path):
+    study, rows = demo(quick=True), {o['recipe']: o for o in made(demo(quick=True))}
+    def one(r, root=None, device=None):
+        assert (tmp_path/'study.json').exists()
+        if r.labelling == 'random': raise ValueError('no luck')
+        return rows[recipe_hash(r)]
+    page = pg.run_study(study, tmp_path, n_jobs=1, device='cpu', progress=False, run=one, command='hmix run demo --quick')
+    said = text(page.read_text(encoding='utf-8'))
+    assert '10 of 12 runs done, 2 failed, 0 missing' in said and 'random, preact_small, seed 1: ValueError: no luck' in said
+    assert 'mixup' in (out := pg.scores_text(study, tmp_path)) and 'Measured on: original' in out and 'Of 15 differences to mixup' in out
+
+# LaTeX
+
+def rows_of_tabular(tex):
+    for body in re.findall(r'\\begin\{tabular\}\{(l?r*)\}(.*?)\\end\{tabular\}', tex, re.S):
+        for line in [l for l in body[1].splitlines() if l.endswith(r'\\')]:
+            spans = sum(int(n)-1 for n in re.findall(r'\\multicolumn\{(\d+)\}', line))
+            yield len(body[0]), len(re.split(r'(?<!\\)&', line)) + spans
+
+@pytest.mark.parametrize('name', ['uai-table2', 'thesis-3.1', 'thesis-4.3', 'demo'])
+def test_latex_is_whole(tmp_path, name):
+    study = get_study(name, quick=True)
+    study = replace(study, title=study.title + ' ω_m & 5 % #1 {x} \\y ~^')
+    tex = pg.latex(study, rows_for(study, fail=[0]))
+    ends = re.findall(r'\\(begin|end)\{(\w+)\}', tex)
+    stack = []
+    for kind, env in ends: stack.append(env) if kind == 'begin' else None if stack.pop() == env else pytest.fail(env)
+    assert not stack and tex.isascii() and tex.count(r'\toprule') == len(study.blocks)*max(1, len(study.tables))
+    widths = list(rows_of_tabular(tex))
+    assert len(widths) >= len(study.arms) and all(a == b for a, b in widths)
+    assert not re.search(r'(?<!\\)[#_]', tex.split(r'\begin{document}')[1]) and 'Incomplete: 1 run failed' in tex
+    if not shutil.which('pdflatex'): return
+    (tmp_path/'t.tex').write_text(tex)
+    done = subprocess.run(['pdflatex', '-interaction=nonstopmode', '-halt-on-error', 't.tex'], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-800:]
+
+def test_tex_escapes():
+    assert su.tex('a_b & 50 % ± ω < λ_h^m') == r'a\_b \& 50 \% $\pm$ $\omega$ $<$ $\lambda$\_h\^{}m'
+    assert su.tex('日') == '?'

@@ -44,7 +44,7 @@ def changes_of(
             raise ValueError(f'--set: found {o!r}; allowed is FIELD=VALUE, such as epochs=20, or ARM:FIELD=VALUE')
     return dict(o.split('=', 1) for o in args.set or ()) | (dict(form=args.form) if args.form else {})
 
-# %% ../nbs/98_cli.ipynb #ce77922b
+# %% ../nbs/98_cli.ipynb #ce3df6da
 def _tuned(study, names, out, how): # the study with what was selected on a validation set
     from hmix_nb.study.tune import tune
     t = tune(study, names or None, out=out, **how)
@@ -68,6 +68,7 @@ def _after(args, study, out, report): # what came out, what failed, what is next
     print(f'Open {report} in a browser (each run: {os.path.join(out, "rows.csv")}). Next: {then}')
     return int(bool(bad))
 
+# %% ../nbs/98_cli.ipynb #ade4331a
 def run(
     args, # Parsed: `study`, `quick`, `tune`, `set`, `form`, `arms`, `seeds`, `jobs`, `device`, `backend` and more
 )->int: # What the shell sees: 0, or 1 if a run failed

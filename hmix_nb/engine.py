@@ -67,7 +67,7 @@ def _loky(cluster, n_jobs, device):
     threads = {} if gpu else dict(inner_max_num_threads=1)
     yield Workers(n_jobs or (1 if gpu else cpu_count()), backend='loky', **threads)
 
-# %% ../nbs/07_engine.ipynb #fec38f7e
+# %% ../nbs/07_engine.ipynb #39bf2257
 def _version(): return __version__
 
 _DASK = ('start `dask scheduler`, and on each machine `dask worker tcp://HOST:8786 --nthreads 1 --nworkers N`; '
@@ -85,6 +85,7 @@ def _client(cluster): # and whether it is ours to close
         at = f'no scheduler answers at {address}' if address else 'no cluster is named'
         raise ValueError(f"backend: 'dask', but {at}; {_DASK}") from None
 
+# %% ../nbs/07_engine.ipynb #ee0d719d
 class _Dask(Workers):
     def __init__(self, n, client): self.n, self.client = n, client
 
@@ -115,7 +116,7 @@ def _dask(cluster, n_jobs, device):
         try: client.wait_for_workers(1, timeout=10)
         except TimeoutError: raise ValueError(f"backend: 'dask', but the scheduler has no workers; {_DASK}") from None
         try: other = set(client.run(_version).values()) - {__version__}
-        except ModuleNotFoundError as e: raise ValueError(f"backend: 'dask', but a worker lacks a package: {e}") from None
+        except ModuleNotFoundError as e: raise ValueError(f"backend: 'dask', but a worker lacks it: {e}") from None
         if other: raise ValueError(f"backend: 'dask', but workers have hmix_nb {min(other)}, and this is {__version__}")
         if device: client.run(usable, device)
         yield _Dask(n_jobs or len(client.nthreads()), client)

@@ -7,7 +7,7 @@ import pytest
 from hmix_nb import __version__
 from hmix_nb.engine import engine, usable
 from hmix_nb.study.folder import claim, finished, read_rows, row_path, run_rows, run_to_disk, seconds_of
-from hmix_nb.study.recipe import FORMAT, LABELLINGS, Recipe, demo, grid, recipe_hash
+from hmix_nb.study.recipe import FORMAT, Recipe, demo, grid, recipe_hash
 
 FEW = grid(Recipe(), seed=range(5))
 
@@ -76,8 +76,6 @@ def test_two_runners_at_once_do_each_run_once_and_both_have_all_rows(tmp_path):
     both = [start(tmp_path, 60) for _ in range(2)]
     for p in both: assert p.wait(120) == 0, p.stderr.read()
     assert len(begun(tmp_path)) == len(set(begun(tmp_path))) == len(kept(tmp_path)) == 60
-    pids = Counter(l.split()[1] for l in (tmp_path/'log').read_text().splitlines())
-    assert len(pids) == 4 # two workers of each
 
 def test_a_runner_waits_for_the_other_and_takes_over_when_that_is_killed(tmp_path):
     slow = start(tmp_path, -2) # two runs of a minute, both claimed
@@ -212,7 +210,7 @@ def test_what_is_asked_for_is_checked_before_any_work(tmp_path):
         with pytest.raises(ValueError, match=f'n_jobs: found {n}'): rows(FEW, tmp_path, n_jobs=n)
     with pytest.raises(ValueError, match="Did you mean 'dask'"): rows(FEW, tmp_path, backend='dusk')
     with pytest.raises(ValueError, match="Did you mean 'vgg11'"): run_rows([replace(demo().recipes[0], model='vgg12')], tmp_path)
-    assert not list((tmp_path/'rows').iterdir())
+    assert not list(tmp_path.rglob('*.json'))
     (tmp_path/'file').write_text('')
     with pytest.raises(OSError): rows(FEW, tmp_path/'file')
 
@@ -262,7 +260,7 @@ def test_a_dask_runner_and_a_local_one_share_a_folder(tmp_path, dask_cluster):
 
 def test_a_dask_cluster_that_is_not_there_says_what_to_start(tmp_path):
     pytest.importorskip('distributed')
-    with pytest.raises(ValueError, match='no scheduler answers at tcp://127.0.0.1:9 .*start `dask scheduler`'):
+    with pytest.raises(ValueError, match='no scheduler answers at tcp://127.0.0.1:9; start `dask scheduler`'):
         rows(FEW, tmp_path, backend='dask', cluster='tcp://127.0.0.1:9')
 
 def test_many_threads_of_a_dask_worker_run_one_at_a_time(tmp_path):
@@ -278,7 +276,7 @@ def test_many_threads_of_a_dask_worker_run_one_at_a_time(tmp_path):
 TINY = replace(demo().recipes[0], epochs=1, n_train=100, pool=5)
 
 def test_real_runs_side_by_side_give_the_rows_of_one_after_another(tmp_path):
-    recipes = [replace(TINY, labelling=k, n_blends=0 if k == 'none' else 45) for k in LABELLINGS]
+    recipes = [replace(TINY, labelling=k, n_blends=45*(k != "none")) for k in ("none", "relabel+omega")]
     one, two = (run_rows(recipes, tmp_path/str(n), n_jobs=n, device='cpu', progress=False) for n in (1, 2))
     assert one.ce.notna().all() and one.ce.tolist() == two.ce.tolist() and one.fgsm.tolist() == two.fgsm.tolist()
     assert one.source.str.contains('simulated').all() and (one.version == __version__).all()

@@ -6,14 +6,12 @@
 __all__ = ['TORCH', 'FEW', 'spread_lam', 'LabelPolicy', 'Called', 'as_policy', 'Linear', 'swap_gap', 'PairCurves', 'PairLogistic',
            'Confidence', 'Smoothed']
 
-# %% ../../nbs/21_mixing.labels.ipynb #8dd87088
+# %% ../../nbs/21_mixing.labels.ipynb #27d888ef
 import copy, math
-from dataclasses import replace
 from functools import lru_cache, partial
 from numbers import Real
 from types import SimpleNamespace
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
@@ -114,15 +112,14 @@ class Linear(LabelPolicy):
     "Mixup's policy: the label is mixed as the pixels are, `lam*ya + (1-lam)*yb`."
     def weight(self, lam, ya, yb): return lam # whatever the classes
 
-# %% ../../nbs/21_mixing.labels.ipynb #69905d68
+# %% ../../nbs/21_mixing.labels.ipynb #7115db79
 def swap_gap(
     policy, # Called as `policy(lam, ya, yb)`
     n_classes:int=10, # K: all ordered pairs of K classes are tried
     n_lam:int=21, # At how many values of `lam`, spread over [0, 1]
 )->float: # 0, up to rounding, for a policy that keeps the law
     "The largest change in any label when the two images change places, and `lam` with them."
-    a, b = torch.cartesian_prod(torch.arange(n_classes), torch.arange(n_classes)).T
-    ya, yb = F.one_hot(a, n_classes).float(), F.one_hot(b, n_classes).float()
+    ya, yb = (F.one_hot(o, n_classes).float() for o in torch.cartesian_prod(*[torch.arange(n_classes)]*2).T)
     gap = lambda lam: policy(lam, ya, yb) - policy(1-lam, yb, ya)
     return max(gap(lam).abs().max().item() for lam in torch.linspace(0, 1, n_lam).tolist())
 
@@ -149,7 +146,7 @@ def by_pair(self:LabelPolicy)->bool:
     "Does the policy say what each pair gets? Not one with an `apply` of its own."
     return next('shares' in vars(o) for o in type(self).__mro__ if 'shares' in vars(o) or 'apply' in vars(o))
 
-# %% ../../nbs/21_mixing.labels.ipynb #ea797f11
+# %% ../../nbs/21_mixing.labels.ipynb #a6ad8bd3
 TORCH = SimpleNamespace(sig=torch.sigmoid, log=torch.log, where=torch.where) # for the functions of `curves`
 
 class PairCurves:
@@ -177,9 +174,8 @@ class PairCurves:
         if not few and self.overrides: self._set_apart()
 
     def __repr__(self):
-        n = self.fits.table[self._params()[0]].notna().sum()
-        k = 'classes not told' if self.open else f'{self.n_classes} classes'
-        return f'{type(self).__name__}({n} pairs, {k}{self._more()})'
+        n, k = self.fits.table[self._params()[0]].notna().sum(), f'{self.n_classes} classes'
+        return f'{type(self).__name__}({n} pairs, {"classes not told" if self.open else k}{self._more()})'
 
 FEW = 128 # up to so many classes each has a row of its own, and overrides are in the table
 
@@ -227,7 +223,7 @@ def _set_apart(self:PairCurves): # pairs with curves of their own among many cla
     self.apart = OnDevice(i, j),
     self.own = OnDevice(i*self.n_classes + j, *self._prepare(np.stack(values)))
 
-# %% ../../nbs/21_mixing.labels.ipynb #4367ad47
+# %% ../../nbs/21_mixing.labels.ipynb #3403300e
 @lru_cache(None)
 def _shipped(): return PairFits.shipped()
 
@@ -245,8 +241,7 @@ class PairLogistic(PairCurves, LabelPolicy):
     def _params(self): return FORMS[self.fits.form]
     def _prepare(self, v): return np.stack([-v[0]*v[1], v[0]]) if self.fits.form == 'logistic' else v
     def _more(self):
-        n = len(self.overrides)
-        return (f', {n} overrides' if n else '') + ('' if self.fits.form == 'logistic' else f', {self.fits.form}')
+        return f', {len(self.overrides)} overrides'*bool(self.overrides) + ('' if self.fits.form == 'logistic' else f', {self.fits.form}')
 
     def _curve(self, lam, v): # g_ij(λ); for two images of one class anything, since their label is the same
         if self.fits.form == 'logistic': return torch.addcmul(v[0], v[1], lam).sigmoid() # `share`, in fewer steps
@@ -288,7 +283,7 @@ class Confidence(PairCurves):
         o = torch.addcmul(v[0], torch.addcmul(v[1], v[2], lam), lam).sigmoid()
         return torch.mul(o, constant(math.log(self.gamma), o.device)).expm1().neg()
 
-# %% ../../nbs/21_mixing.labels.ipynb #5dca3369
+# %% ../../nbs/21_mixing.labels.ipynb #fcc1acd7
 class Smoothed(LabelPolicy):
     "The label of another policy, of which a share goes to all classes alike."
     def __init__(self,
@@ -296,8 +291,7 @@ class Smoothed(LabelPolicy):
         weight=None, # The share, a number in [0, 1], or `Confidence`; `None`: that of the fits of `policy`, or of H-Mix
     ):
         policy, get = as_policy(policy), partial(getattr, policy)
-        if weight is None:
-            weight = Confidence(get('fits', None), unknown=get('unknown', 'raise'), groups=get('groups', None))
+        if weight is None: weight = Confidence(get('fits', None), unknown=get('unknown', 'raise'), groups=get('groups', None))
         self.policy, self.sure = policy, isinstance(weight, Confidence)
         if not self.sure: weight = _check_share(weight)
         elif policy.n_classes: weight = weight.bind(policy.classes) # they speak of the same classes
@@ -310,13 +304,12 @@ class Smoothed(LabelPolicy):
     by_pair = both = None
     def bind(self, classes):
         policy, weight = self.policy.bind(classes), self.weight_by
-        if self.sure: weight = weight.bind(policy.classes or classes)
-        return Smoothed(policy, weight)
+        return Smoothed(policy, weight.bind(policy.classes or classes) if self.sure else weight)
 
     def at(self, id_a, id_b): return Smoothed(self.policy.at(id_a, id_b), self.weight_by)
     def __repr__(self): return f'Smoothed({self.policy!r}, {self.weight_by!r})'
 
-# %% ../../nbs/21_mixing.labels.ipynb #cfc76f7f
+# %% ../../nbs/21_mixing.labels.ipynb #d47241a9
 def _check_share(w): # a number
     if torch.is_tensor(w) and w.ndim == 0: w = w.item()
     if isinstance(w, Real): return float(check_range(w, 0, 1, 'weight'))
@@ -332,18 +325,17 @@ def _make_finer(self:Smoothed): # rows that tell apart what policy and confidenc
     self.types, self.rows = finer(policy.types, weight.types)
     self.exact = policy.exact and weight.types.trivial
     if isinstance(policy, PairLogistic) and policy.fits.form == 'logistic' and policy.types == weight.types:
-        (a, b), c = policy.values.arrays, weight.values.arrays
-        self.both = OnDevice(*(np.stack(o) for o in zip((a, b, 0*a), c))) # both curves in one go, as powers of λ
+        (a, b), c = policy.values.arrays, weight.values.arrays # both curves in one go, as powers of λ
+        self.both = OnDevice(*map(np.stack, zip((a, b, 0*a), c)))
 
-# %% ../../nbs/21_mixing.labels.ipynb #76bacd28
+# %% ../../nbs/21_mixing.labels.ipynb #c85116a7
 @patch
 def shares(self:Smoothed, lam, at, ya, yb):
     if self.both and not lam.ndim and not at: # one λ for all: small tables, of which each step costs as much as the next
         v, gamma = self.both.on(lam.device), self.weight_by.gamma
         g, o = torch.addcmul(v[0], torch.addcmul(v[1], v[2], lam), lam).sigmoid_().unbind()
         kept = torch.mul(o, constant(math.log(gamma), o.device)).expm1_().neg_()
-        first = torch.mul(kept, g)
-        return first, torch.sub(kept, first)
+        return (first := torch.mul(kept, g)), torch.sub(kept, first)
     pick = (lambda t, rows: t) if at or not self.sure else pick_rows
     kept = pick(self.weight_by.table(lam, at), self.rows[1]) if self.sure else 1-self.weight_by
     return tuple(kept*pick(t, self.rows[0] if self.sure else None) for t in self.policy.shares(lam, at, ya, yb))

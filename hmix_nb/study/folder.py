@@ -82,7 +82,7 @@ def claim(
     try: yield lock.is_locked
     finally: lock.release()
 
-# %% ../../nbs/74_study.folder.ipynb #a43a901f
+# %% ../../nbs/74_study.folder.ipynb #88e36a22
 class _One: # run at a time in a process: a Dask worker may have threads, and torch one number of threads for all
     def __init__(self): self.lock = threading.RLock()
     def __reduce__(self): return type(self), () # a lock cannot travel
@@ -104,6 +104,7 @@ def _outcome(recipe, run, root, device, source):
                    traceback=traceback.format_exc(), source=source or 'unknown')
         return row, json.dumps(row, indent=1)
 
+# %% ../../nbs/74_study.folder.ipynb #2e6fc4fe
 def run_to_disk(
     recipe:Recipe, # What to do
     out, # The folder of the study
@@ -222,9 +223,9 @@ def watch(
                 thread.join()
                 look()
 
-# %% ../../nbs/74_study.folder.ipynb #e081ceb1
+# %% ../../nbs/74_study.folder.ipynb #f0f4470c
 def _dies(recipe, root, device):
-    raise ChildProcessError('its process died, alone and twice; if it was killed for lack of memory, lower the batch_size')
+    raise ChildProcessError('its process died twice, alone; killed for lack of memory? Then lower the batch_size')
 
 @dataclass
 class _Runner:

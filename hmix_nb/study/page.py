@@ -115,7 +115,7 @@ def _details(study, rows, runs, about):
     text = '\n'.join(f'{recipe_hash(r)}  {json.dumps(choices(r))}' for r in study.recipes)
     return [H2('Details'), *out, fold('Every recipe, as far as it differs from the defaults', Pre(text))]
 
-# %% ../../nbs/79_study.page.ipynb #80ca0aaa
+# %% ../../nbs/79_study.page.ipynb #33436a43
 def _picture(path, caption):
     kind = {'svg': 'svg+xml'}.get(path.suffix[1:], path.suffix[1:])
     data = base64.b64encode(path.read_bytes()).decode()
@@ -126,17 +126,17 @@ def report_html(
     rows:pd.DataFrame, # What was done, one row a run, with `recipe`
     about=None, # `command`, `reductions` and `tuned`, as from `read_study`; `None` has the study's reductions
     *,
-    drawn=None, # Figures with captions by name, from `draw`; `None` draws them
+    drawn=None, # Figures with captions by name, from `draw_figures`; `None` draws them
     pictures=(), # (file, caption) of what the network was shown
 )->str: # A self-contained HTML page
     "Write the report of a study."
     about = json.loads(study_json(study)) if about is None else about
     runs = rep.arm_rows(study, rows)
     cut = about.get('reductions') or []
-    parts = [P(o, cls='note') for o in sec.warnings(study, rows, cut)]
-    said = sec.verdict(study, runs) + sec.level_lines(study, runs, rows, cut)
+    parts = [P(o, cls='note') for o in sec.cautions(study, rows, cut)]
+    said = sec.findings(study, runs) + sec.level_lines(study, runs, rows, cut)
     parts += [H2('Verdict'), sec.bullets(said)]
-    drawn = sec.draw(study, runs) if drawn is None else drawn
+    drawn = sec.draw_figures(study, runs) if drawn is None else drawn
     if len(runs) and sec.is_scored(study, runs).any():
         found = [sec.score_sections(study, runs), sec.claim_sections(study, runs),
                  [H2('Figures'), *(figure_html(*o) for o in drawn.values())]]
@@ -147,7 +147,7 @@ def report_html(
     parts.append(Footer(P('Made by ', Code(about['command']), made) if about.get('command') else P('Made' + made)))
     return html_page(study.title, *parts)
 
-# %% ../../nbs/79_study.page.ipynb #b3ca5d77
+# %% ../../nbs/79_study.page.ipynb #465c0540
 _HEAD = [r'\documentclass{article}', r'\usepackage[landscape,margin=2cm]{geometry}', r'\usepackage{booktabs}',
          r'\begin{document}']
 
@@ -159,7 +159,7 @@ def latex(
     "Write the score tables for LaTeX; captions say what was reduced."
     about = json.loads(study_json(study)) if about is None else about
     runs, parts = rep.arm_rows(study, rows), []
-    noted = sec.warnings(replace(study, note=''), rows, about.get('reductions') or [])
+    noted = sec.cautions(replace(study, note=''), rows, about.get('reductions') or [])
     for table, _ in sec.tables_of(study):
         for block in study.blocks:
             name = [study.title] + [f'beside {published()[table]["source"]}' if table else 'scores']
@@ -169,7 +169,7 @@ def latex(
                       tabular(rep.score_table(study, runs, table, block)), r'\end{table}']
     return '\n'.join([f'% Made with hmix_nb {__version__}', *_HEAD, *parts, '', r'\end{document}', ''])
 
-# %% ../../nbs/79_study.page.ipynb #f4e32a5f
+# %% ../../nbs/79_study.page.ipynb #f21498d9
 _SHOWN = {'labels.png': 'Blends on which people and mixup differ much, and the label that each labelling gives them.',
           'answers.svg': 'What people, or simulated people, answered about the blends.'}
 
@@ -190,7 +190,7 @@ def _as_csv(rows): # lists as JSON; tracebacks stay in `rows/`
     return rows.assign(**text).drop(columns='traceback', errors='ignore').to_csv(index=False)
 
 def _write(out, study, rows, about):
-    out, drawn = Path(out), sec.draw(study, rep.arm_rows(study, rows))
+    out, drawn = Path(out), sec.draw_figures(study, rep.arm_rows(study, rows))
     pictures = [(o, t) for k, t in _SHOWN.items() if (o := out/'figures'/k).exists()]
     for o in (out/'figures').glob('*.svg'): # an earlier report's would pass for this one's
         if o.name not in _SHOWN: o.unlink()
@@ -220,7 +220,7 @@ def report_dir(
     study, about = read_study(out)
     return _write(out, study, rows_of(study, out), about)
 
-# %% ../../nbs/79_study.page.ipynb #8fbe9b0b
+# %% ../../nbs/79_study.page.ipynb #c797fe05
 def _show(study, out, root): # blends, and what people say of them; only this part of a report needs PyTorch
     r = next((r for r in study.recipes if r.labelling not in ('none', 'random', 'uniform')), None)
     if r is None: return
@@ -250,9 +250,10 @@ def scores_text(
     out, # Its folder
 )->str: # The scores and the verdict, for a terminal
     "Write what came out as text."
-    rows = rows_of(study, out)
+    rows, cut = rows_of(study, out), read_study(out)[1]['reductions'] or []
     runs, heads = rep.arm_rows(study, rows), len(study.blocks) > 1
     parts = [(t, b) for t, _ in sec.tables_of(study) for b in study.blocks]
     shown = [f'{b}\n'*heads + rep.score_table(study, runs, t, b).to_string() for t, b in parts]
-    said = ['\n  '.join([line, *below]) for line, below in sec.verdict(study, runs)]
-    return '\n'.join([*shown, *said, *(f'Measured on: {o}' for o in origins(rows, ['source']).get('source', ()))])
+    said = ['\n  '.join([line, *below]) for line, below in sec.findings(study, runs)]
+    where = [f'Measured on: {o}' for o in origins(rows, ['source']).get('source', ())]
+    return '\n'.join([*shown, *said, *where, *sec.cautions(replace(study, note='', tables=()), rows, cut)])

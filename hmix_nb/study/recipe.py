@@ -22,7 +22,7 @@ from .fields import ALLOWED, DATA, DEFAULTS, LABELLINGS, ScoreFields, checked, u
 # %% ../../nbs/70_study.recipe.ipynb #9ecea27a
 _all_ = ['LABELLINGS', 'DATA', 'DEFAULTS', 'unused'] # so that they can be had from here, too
 
-# %% ../../nbs/70_study.recipe.ipynb #ff4861cb
+# %% ../../nbs/70_study.recipe.ipynb #ab1a4aa0
 @dataclass(frozen=True)
 class Recipe(ScoreFields):
     """All that a run depends on: the fields of room 59. On one machine's CPU, equal recipes, data and versions give
@@ -32,7 +32,8 @@ class Recipe(ScoreFields):
         if self.data == 'digits':
             for k, v in dict(n_train=300, pool=20, n_blends=450*(self.labelling != 'none')).items():
                 object.__setattr__(self, k, getattr(self, k) or v)
-        for k in unused(self): object.__setattr__(self, k, DEFAULTS[k])
+        while idle := [k for k in unused(self) if getattr(self, k) != DEFAULTS[k]]: # one may idle others
+            for k in idle: object.__setattr__(self, k, DEFAULTS[k])
 
     def __hash__(self): # quick, for there are thousands; == is exact
         return hash((self.seed, self.model, self.labels, self.labelling, self.mixing))

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['column_of', 'columns_of', 'row_names', 'arm_rows', 'published_cells', 'score_table', 'differences', 'pair_of',
-           'claims', 'plot_forest', 'plot_scores', 'plot_reliability', 'plot_attack', 'curve_points', 'plot_curve',
-           'plot_labels', 'plot_answers']
+           'tested_claims', 'plot_forest', 'plot_scores', 'plot_reliability', 'plot_attack', 'curve_points',
+           'plot_curve', 'plot_labels', 'plot_answers']
 
 # %% ../../nbs/72_study.report.ipynb #98e5cd1c
 import numpy as np
@@ -124,10 +124,10 @@ def pair_of(
     inside = study.curve and any(len({getattr(r, study.curve[0]) for r in a.recipes}) > 1 for a in study.arms)
     return ('model', 'seed', study.curve[0]) if inside else ('model', 'seed')
 
-# %% ../../nbs/72_study.report.ipynb #3973d2e5
+# %% ../../nbs/72_study.report.ipynb #19031de4
 _SAME = {'holds': 'differs, lower', 'reversed': 'differs, higher', 'not distinguishable': 'no difference found'}
 
-def claims(
+def tested_claims(
     study, # A `Study`
     runs:pd.DataFrame, # From `arm_rows`
     kind:str='orderings', # Or 'equals', that two arms do not differ

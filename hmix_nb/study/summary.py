@@ -66,8 +66,24 @@ def summarise(
     out[('runs', '')] = groups.apply(lambda o: o.notna().any(axis=1).sum())
     return out
 
-# %% ../../nbs/69_study.summary.ipynb #d619fd86
+# %% ../../nbs/69_study.summary.ipynb #c0785d8b
 PAIR = ('model', 'seed') # Runs that are equal in these share weights, order and images: a pair
+
+def _wide(rows, metrics, pair): # a row per pair, columns (metric, arm)
+    v, key = _numbers(rows, dict.fromkeys(metrics)), ['arm', *pair]
+    if (twice := rows.duplicated(key)).any():
+        raise ValueError(f"rows: {rows.arm[twice].iloc[0]!r} has two runs of one {' and '.join(pair)}; allowed is one")
+    return v.set_index(pd.MultiIndex.from_frame(rows[key])).unstack('arm')
+
+def _compare(wide, metric, arm, other, level=.95):
+    if not {(metric, arm), (metric, other)} <= set(wide.columns): a = b = np.array([])
+    else: a, b = wide[metric, arm].to_numpy(), wide[metric, other].to_numpy()
+    d = (a - b)[np.isfinite(a - b)]
+    if len(d) == 0: return dict(difference=np.nan, low=np.nan, high=np.nan, p=np.nan, pairs=0)
+    half, noise, p = half_width(d, level), 1e-12*np.nanmax(np.abs([a, b])), np.nan
+    if len(d) > 1 and np.abs(d).max() <= noise: p = 1.
+    elif len(d) > 1 and np.ptp(d) > noise: p = float(stats.ttest_1samp(d, 0).pvalue)
+    return dict(difference=d.mean(), low=d.mean()-half, high=d.mean()+half, p=p, pairs=len(d))
 
 def difference(
     rows:pd.DataFrame, # One row a run
@@ -79,17 +95,7 @@ def difference(
     level:float=.95, # Of the interval
 )->dict: # `difference, low, high, p, pairs`; no interval and no p below two pairs
     "Mean of `arm` less `other` over pairs of runs, its t interval, and the p of the two-sided paired t test."
-    part = rows[rows.arm.isin([arm, other])]
-    if (twice := part.duplicated(['arm', *pair])).any():
-        raise ValueError(f"rows: {part.arm[twice].iloc[0]!r} has two runs of one {' and '.join(pair)}; allowed is one")
-    part = part[['arm', *pair]].assign(v=_numbers(part, [metric])) if len(part) else part.assign(v=[])
-    wide = part.pivot(index=list(pair), columns='arm', values='v').reindex(columns=[arm, other])
-    d = (wide[arm] - wide[other]).dropna().to_numpy()
-    if len(d) == 0: return dict(difference=np.nan, low=np.nan, high=np.nan, p=np.nan, pairs=0)
-    half, noise, p = half_width(d, level), 1e-12*np.nanmax(np.abs(wide)), np.nan
-    if len(d) > 1 and np.abs(d).max() <= noise: p = 1.
-    elif len(d) > 1 and np.ptp(d) > noise: p = stats.ttest_1samp(d, 0).pvalue
-    return dict(difference=d.mean(), low=d.mean()-half, high=d.mean()+half, p=float(p), pairs=len(d))
+    return _compare(_wide(rows, [metric], pair), metric, arm, other, level)
 
 # %% ../../nbs/69_study.summary.ipynb #56b0f73a
 def holm(
@@ -101,7 +107,7 @@ def holm(
     if ok.any(): out[ok] = multipletests(check_range(p[ok], 0, 1, 'p'), method='holm')[1]
     return out
 
-# %% ../../nbs/69_study.summary.ipynb #52b3a8c7
+# %% ../../nbs/69_study.summary.ipynb #4120bdb8
 def paired(
     rows:pd.DataFrame, # One row a run
     baseline:str='mixup', # The arm that the others are compared with
@@ -114,12 +120,13 @@ def paired(
     check_name(baseline, list(rows.arm.unique()), 'baseline')
     metrics = _known(rows, metrics)
     keys = [(o, m) for o in rows.arm.unique() if o != baseline for m in metrics]
-    out = [difference(rows, o, baseline, m, pair=pair, level=level) for o, m in keys]
+    wide = _wide(rows, metrics, pair)
+    out = [_compare(wide, m, o, baseline, level) for o, m in keys]
     out = pd.DataFrame(out, index=pd.MultiIndex.from_tuples(keys, names=['arm', 'metric']) if keys else None,
                        columns=['difference', 'low', 'high', 'p', 'pairs'])
     return out.assign(p_holm=holm(out.p))
 
-# %% ../../nbs/69_study.summary.ipynb #6196294e
+# %% ../../nbs/69_study.summary.ipynb #89899561
 VERDICTS = ('holds', 'reversed', 'not distinguishable', 'not tested')
 
 def verdict(
@@ -139,8 +146,8 @@ def orderings(
     alpha:float=.05, # For `verdict`
 )->pd.DataFrame: # `claim, lower, other, metric, difference, low, high, p, pairs, p_holm, verdict`
     "Test claims: two-sided paired t tests, Holm-corrected over all `claims`, one family."
-    keys = ['claim', 'lower', 'other', 'metric']
-    out = pd.DataFrame([dict(zip(keys, c)) | difference(rows, c[1], c[2], c[3], pair=pair) for c in claims],
+    keys, wide = ['claim', 'lower', 'other', 'metric'], _wide(rows, [c[3] for c in claims], pair)
+    out = pd.DataFrame([dict(zip(keys, c)) | _compare(wide, c[3], c[1], c[2]) for c in claims],
                        columns=[*keys, 'difference', 'low', 'high', 'p', 'pairs'])
     out['p_holm'] = holm(out.p)
     return out.assign(verdict=[verdict(d, p, alpha) for d, p in zip(out.difference, out.p_holm)])

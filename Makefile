@@ -47,7 +47,7 @@ test-notebooks: $(STAMP)
 	$(BIN)/nbdev_test --n_workers 2 --timing $(FLAGS)
 
 test-python: $(STAMP)
-	$(BIN)/python -m pytest -q tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 
 $(MODERN)/.installed: $(STAMP)
 	$(BIN)/python tools/overlay_venv.py $(VENV) $(MODERN) fastai fastcore
@@ -55,7 +55,7 @@ $(MODERN)/.installed: $(STAMP)
 
 test-modern: $(MODERN)/.installed ## the newest fastai and fastcore over the same torch: the pytest part
 	$(MODERN)/bin/python -c 'import fastai, fastcore, torch; print("fastai", fastai.__version__, "fastcore", fastcore.__version__, "torch", torch.__version__)'
-	$(MODERN)/bin/python -m pytest -q tests
+	$(MODERN)/bin/python -m pytest -q -n 2 --dist loadfile tests
 
 lab: $(STAMP) ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=nbs $(if $(filter 0,$(shell id -u)),--allow-root)

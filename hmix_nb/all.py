@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FASTAI']
 
-# %% ../nbs/99_all.ipynb #0d79fafb
+# %% ../nbs/99_all.ipynb #dd81dff7
 from .core import *
 from .figures import *
 from .stats import *
@@ -45,7 +45,7 @@ from .train.metrics import *
 from .train.sets import *
 from .study.recipe import *
 from .study.run import *
-from .study.report import *
+from .study.page import *
 
 # %% ../nbs/99_all.ipynb #5af80419
 FASTAI = 'CutMix Identity Normalize Table as_tensor resnet34 resnet50 run vgg11'.split() # means others in fastai

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['CODES', 'data', 'changes_of', 'run', 'report', 'analyse', 'parser', 'main']
 
-# %% ../nbs/98_cli.ipynb #3feb2c36
+# %% ../nbs/98_cli.ipynb #bd570246
 import argparse, os, shlex, signal, sys, warnings
+from .elicit.command import add_elicit
 
 # %% ../nbs/98_cli.ipynb #9f51930a
 def data(
@@ -153,7 +154,7 @@ def _run_parser(sub, root):
     add('--root', **root)
     r.set_defaults(func=run)
 
-# %% ../nbs/98_cli.ipynb #26df134b
+# %% ../nbs/98_cli.ipynb #faf4b7f4
 CODES = ('Ends with 0 if all is well; 1 if a run failed, or a file is not the released one; 2 if a value, a file or a '
          'device is wrong; 130 after Ctrl-C or SIGTERM.')
 
@@ -184,6 +185,7 @@ def parser(): # An `argparse.ArgumentParser`
                    help='of bootstraps, folds and simulated people; default 0')
     a.add_argument('--root', **root)
     a.set_defaults(func=analyse)
+    add_elicit(sub, root)
     return p
 
 # %% ../nbs/98_cli.ipynb #a5e2b23e

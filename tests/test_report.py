@@ -103,6 +103,8 @@ def test_reliability_pools_bins_that_not_all_runs_have():
     lists = [[[.5, .4, 10], [.95, .9, 30]], [[.95, .7, 10]], None, json.dumps([[.5, .6, 30]])]
     r = su.reliability(pd.DataFrame(dict(arm='x', reliability=lists)))
     assert np.allclose(r.to_numpy(), [[.5, .55, 40], [.95, .85, 40]])
+    sure = su.reliability(pd.DataFrame(dict(arm='x', reliability=[[[.95, .9, 10], [1., 1., 10]]])))
+    assert np.allclose(sure.to_numpy(), [[.975, .95, 20]]) # 1 belongs to the last bin
 
 # beside the paper
 
@@ -168,7 +170,7 @@ def test_the_verdict_comes_first_and_reductions_are_said():
     study = get_study('uai-table2', quick=True)
     said = text(page_of(study, rows_for(study)))
     order = ['not comparable with the published ones', 'Verdict', 'Our scores beside UAI 2023 Table 2', "The paper's orderings", 'Figures',
-             'What was run', 'Reduced or changed', 'Where the paper leaves a choice', 'Details']
+             'runs done, 0 failed', 'Each field in which', 'Where the paper leaves a choice', 'Details']
     assert sorted(order, key=said.index) == order
     for k in reductions(study).index: assert k in said
     assert 'differ from the published one' not in said # levels are only compared in full
@@ -244,6 +246,8 @@ def test_rows_on_disk_come_before_the_csv_and_those_of_others_are_left_out(tmp_p
     (tmp_path/'rows'/f'{recipe_hash(study.recipes[3])}.json').write_text('{"rec') # cut
     with pytest.warns(UserWarning, match='damaged'): got = pg.rows_of(study, tmp_path)
     assert got.recipe.tolist() == [recipe_hash(r) for i, r in enumerate(study.recipes) if i not in (0, 3)]
+    with pytest.warns(UserWarning, match='damaged'): said = text(pg.report_dir(tmp_path).read_text(encoding='utf-8'))
+    assert '2 more rows in the folder are left out' in said and '10 of 12 runs done, 0 failed, 2 missing' in said
 
 def test_a_folder_that_is_none_of_a_study_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match='is no folder; allowed is one that `hmix run` has made'): pg.report_dir(tmp_path/'no')

@@ -22,7 +22,7 @@ from .recipe import (FORMAT, Arm, Claim, Published, Study, choices, from_dict, p
 from .summary import MEANING, METRICS, origins, tabular, tex
 from .tables import switches
 
-# %% ../../nbs/79_study.page.ipynb #d3ea2dfd
+# %% ../../nbs/79_study.page.ipynb #188d0b24
 def _lists(o): # JSON's lists as tuples, inside others, too
     if isinstance(o, list): return tuple(map(_lists, o))
     return {k: _lists(v) for k, v in o.items()} if isinstance(o, dict) else o
@@ -45,6 +45,7 @@ def study_json(
     recipes = {recipe_hash(r): choices(r) for r in study.recipes}
     return json.dumps(about | dict(study=plain, arms=arms, recipes=recipes), indent=1)
 
+# %% ../../nbs/79_study.page.ipynb #39142255
 def read_study(
     out, # The folder of a study
 )->tuple: # The `Study`, and what else its file says: `command`, `reductions`, `tuned`, `version`
@@ -75,10 +76,12 @@ def _study(d, path):
         this = f'hmix_nb {__version__} cannot read it: {type(e).__name__}, {e}'
         raise ValueError(f'out: {path} {by}, and {this}') from None
 
-# %% ../../nbs/79_study.page.ipynb #409b96b9
+# %% ../../nbs/79_study.page.ipynb #d3b02f27
 def _run_sections(study, rows, about):
     cut, tuned, (missing, failed) = about.get('reductions') or [], about.get('tuned'), sec.gaps(study, rows)
-    out = [H2('What was run'), Ul(*map(Li, sec.setting(study, rows, cut)))]
+    told = f"{about.get('left')} more rows in the folder are left out: of other recipes, or damaged."
+    left = [told]*bool(about.get('left'))
+    out = [H2('What was run'), Ul(*map(Li, sec.setting(study, rows, cut) + left))]
     if failed: out += [H3('Failed'), Ul(*map(Li, failed))]
     if missing: out += [H3('Missing'), Ul(*map(Li, missing))]
     if cut:
@@ -169,7 +172,7 @@ def latex(
                       tabular(rep.score_table(study, runs, table, block)), r'\end{table}']
     return '\n'.join([f'% Made with hmix_nb {__version__}', *_HEAD, *parts, '', r'\end{document}', ''])
 
-# %% ../../nbs/79_study.page.ipynb #f21498d9
+# %% ../../nbs/79_study.page.ipynb #5cbf130b
 _SHOWN = {'labels.png': 'Blends on which people and mixup differ much, and the label that each labelling gives them.',
           'answers.svg': 'What people, or simulated people, answered about the blends.'}
 
@@ -191,6 +194,7 @@ def _as_csv(rows): # lists as JSON; tracebacks stay in `rows/`
 
 def _write(out, study, rows, about):
     out, drawn = Path(out), sec.draw_figures(study, rep.arm_rows(study, rows))
+    about = about | dict(left=max(0, len(list((out/'rows').glob('*.json'))) - len(rows)))
     pictures = [(o, t) for k, t in _SHOWN.items() if (o := out/'figures'/k).exists()]
     for o in (out/'figures').glob('*.svg'): # an earlier report's would pass for this one's
         if o.name not in _SHOWN: o.unlink()

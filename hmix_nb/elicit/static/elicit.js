@@ -1,0 +1,53 @@
+// What all pages share: one submit per page, the time it took, and kind words about what is missing.
+'use strict';
+const hmix = window.hmix = {
+  checks: [], // functions that return what is missing: [{text, near}]
+  form: document.querySelector('form[data-answer]'),
+  text(name) { return hmix.form?.dataset[name] ?? ''; },
+  field(name) { return hmix.form?.elements.namedItem(name); },
+  touch(name) { const f = hmix.field('moved_' + name); if (f) f.value = '1'; },
+  say(found) { // in the notice, which screen readers read out
+    const box = document.getElementById('notice');
+    document.querySelectorAll('.missing').forEach(o => o.classList.remove('missing'));
+    const words = [...new Set(found.map(o => o.text))]; // two fields may miss the same
+    box.replaceChildren(...words.map(o => Object.assign(document.createElement('p'), {textContent: o})));
+    box.className = 'notice';
+    box.hidden = !found.length;
+    found.forEach(o => o.near?.classList.add('missing'));
+    if (!found.length) return;
+    hmix.form?.querySelector('.on').before(box); // where the eye is
+    box.scrollIntoView({block: 'nearest'});
+  },
+  async pictures(images) { // until all of them can be drawn at once
+    await Promise.all(images.map(o => o.decode()));
+    hmix.start = performance.now();
+    document.documentElement.dataset.ready = '1';
+  },
+  start: performance.now(),
+};
+
+(() => {
+  if (!hmix.form) {
+    document.documentElement.dataset.ready = '1';
+  } else if (!document.querySelector('script[data-waits]')) {
+    hmix.pictures([...hmix.form.querySelectorAll('img')]).catch(() => hmix.say([{text: hmix.text('broken')}]));
+  }
+  for (const form of document.querySelectorAll('form[method=post]')) {
+    let sent = false;
+    form.addEventListener('submit', event => {
+      if (sent) return event.preventDefault();
+      if (form === hmix.form) {
+        const found = hmix.checks.flatMap(check => check());
+        hmix.say(found);
+        if (found.length) return event.preventDefault();
+        hmix.field('rt_ms').value = Math.round(performance.now() - hmix.start);
+        hmix.field('client_time').value = Date.now();
+      }
+      sent = true;
+      form.querySelectorAll('button[type=submit]').forEach(o => o.setAttribute('aria-disabled', 'true'));
+    });
+  }
+  addEventListener('pageshow', event => { if (event.persisted) location.reload(); }); // back: never an old trial
+  const link = document.querySelector('a[data-onward]');
+  if (link) setTimeout(() => location.assign(link.href), 1000 * Number(link.dataset.onward));
+})();

@@ -155,7 +155,7 @@ def setting(
         out.append(f'A run took {done.seconds.median():.0f} s (median){speed}; all together {total}.')
     return out + origin_lines(done)
 
-# %% ../../nbs/76_study.sections.ipynb #8815f809
+# %% ../../nbs/76_study.sections.ipynb #83c3f6c1
 def cautions(
     study, # A `Study`
     rows:pd.DataFrame, # What was done
@@ -175,6 +175,9 @@ def cautions(
     if strange and study.tables: out.append(f'Stand-in data, not the original images: {"; ".join(strange)}.')
     stand = [o for o in kinds['corruption_source'] if 'stand-in' in o]
     if stand and 'c_ce' in study.metrics: out.append(f'Stand-in corruptions, not CIFAR-10-C: {"; ".join(stand)}.')
+    scores = done.reindex(columns=[c for *_, c in rep.columns_of(study)]).apply(pd.to_numeric, errors='coerce')
+    if lack := int((~np.isfinite(scores.astype(float))).any(axis=1).sum()):
+        out.append(f'Of {_n(lack, "run")} that ended well, a score is missing or no number; it is left out.')
     bad = rows.error.notna().sum() if 'error' in rows else 0
     left = len(study) - len(rows)
     gone = [f'{_n(left, "run")} missing']*bool(left) + [f'{_n(bad, "run")} failed']*bool(bad)
@@ -223,7 +226,7 @@ def score_sections(
     head = f'Our scores beside {" and ".join(sources)}' if sources else 'Scores'
     return [H2(head), *out, P(_STATED + _BASIS*bool(sources), cls='soft')]
 
-# %% ../../nbs/76_study.sections.ipynb #82097da8
+# %% ../../nbs/76_study.sections.ipynb #652be60e
 _NETS = ' Architectures are pooled: p speaks of these networks, not of networks in general.'
 
 def _solid(v): return str(v).replace(' ', '\u00a0').replace('-', '\u2011') # lines break in the first column alone
@@ -238,7 +241,7 @@ def claim_sections(
         if not getattr(study, kind): continue
         t = rep.tested_claims(study, runs, kind)
         first, than = t.claim != t.claim.shift(), ' < ' if kind == 'orderings' else ' = '
-        shown = tests_text(t).map(_solid)
+        shown = tests_text(t).apply(lambda c: c.map(_solid)) # pandas 2.0 has no `DataFrame.map`
         shown.insert(1, 'verdict', t.verdict.map(_solid))
         if several: shown['score'] = (t.block + ': ' + shown.score).map(_solid)
         if t.pairs.nunique() == 1: shown = shown.drop(columns='pairs')

@@ -4,8 +4,9 @@
 Rivals: a plain fastai `Learner` with its own `DataLoaders` (PIL images, workers) and its own MixUp; a plain PyTorch loop in
 the style of the code behind mixup (loader with workers, mixed batch, loss against both labels, running counts); ours in the
 exact form (float32, as published) and in the fast one. All train the same net on the same number of 32 x 32 images, on
-batches of 128. The first batch of each epoch, for which others start their workers, is left out. The median over rounds
-counts, with the second lowest and second highest beside it where there are enough.
+batches of 128. The first batch of each epoch, for which others start their workers, is left out. The table has the median
+over rounds, and the lowest and highest, or the second of them where there are enough. Goals are judged by the median of
+ratios within a round on a GPU, and by the fastest rounds on a CPU, which may have other things to do.
 
 Goals on a CPU: ours, exact, no slower than the loop (up to 3 % of noise), taking images below 2 % of a step. On a GPU: ours,
 fast, at least 5 times the Learner, the 60 runs of UAI Table 2 in at most 15 minutes, one net scored on all sets within 3 s.
@@ -266,12 +267,14 @@ def judge(o, fs, rates, x, y):
     def goal(ok, text):
         print(f"goal {'met' if ok else 'not met'}: {text}")
         return ok
-    ratio = lambda a, b: statistics.median(p/q for p, q in zip(rates[a], rates[b]))
+    gpu = o.device.type == 'cuda'
+    def ratio(a, b): # on a CPU, which others use too, the fastest rounds: nothing but the work itself slows these
+        return statistics.median(p/q for p, q in zip(rates[a], rates[b])) if gpu else max(rates[a])/max(rates[b])
     share = max(fs[EXACT].share, fs[FAST].share)
     ok = [goal(share < .02, f'taking images is {share:.2%} of a step; allowed are 2 %'),
           goal(ratio(EXACT, LOOP) >= .97, f'exact, {ratio(EXACT, LOOP):.2f} times the loop; at least 0.97'),
           goal(ratio(FAST, LOOP) >= 1, f'fast, {ratio(FAST, LOOP):.2f} times the loop; at least 1')]
-    if o.device.type != 'cuda' or o.model != 'preact_resnet18': return all(ok)
+    if not gpu or o.model != 'preact_resnet18': return all(ok)
     alone, together = table2(o, x, y)
     seconds = scoring(o)
     ok += [goal(ratio(FAST, LEARNER) >= 5, f'fast, {ratio(FAST, LEARNER):.1f} times the Learner; at least 5'),

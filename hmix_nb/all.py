@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FASTAI']
 
-# %% ../nbs/99_all.ipynb #dd81dff7
+# %% ../nbs/99_all.ipynb #f9a1af1e
 from .core import *
 from .figures import *
 from .stats import *
@@ -31,8 +31,8 @@ from .softlabels.blends import *
 from .softlabels.goodness import *
 from .softlabels.blendcheck import *
 from . import analysis
-import hmix_nb.analysis.midpoint, hmix_nb.analysis.prediction, hmix_nb.analysis.recovery
-import hmix_nb.analysis.labels, hmix_nb.analysis.report
+import hmix_nb.analysis.midpoint, hmix_nb.analysis.prediction, hmix_nb.analysis.recovery, hmix_nb.analysis.labels
+import hmix_nb.analysis.report, hmix_nb.elicit.owner
 from .evaluation.scores import *
 from .evaluation.attack import *
 from .evaluation.corruption import *
@@ -46,6 +46,7 @@ from .train.sets import *
 from .study.recipe import *
 from .study.run import *
 from .study.page import *
+from .elicit.spec import Spec
 
 # %% ../nbs/99_all.ipynb #5af80419
 FASTAI = 'CutMix Identity Normalize Table as_tensor resnet34 resnet50 run vgg11'.split() # means others in fastai

@@ -75,7 +75,7 @@ def check(
          *(f'Look at {o}.' for o in spec.warnings()), f'The study can be run. Next: {_me()} preview {args.study}')
     return 0
 
-# %% ../../nbs/86_elicit.command.ipynb #e30a7ebb
+# %% ../../nbs/86_elicit.command.ipynb #fb963c90
 def _database(args): return args.db or str(Path(args.study).with_suffix('.db'))
 
 def _until_stopped(handle): # SIGTERM, as of a service manager, ends it as Ctrl-C does
@@ -103,6 +103,7 @@ def preview(
     _until_stopped(handle)
     return 0
 
+# %% ../../nbs/86_elicit.command.ipynb #92fbeeac
 def serve(
     args, # Parsed: `study`, `db`, `host`, `port`, `root`
 )->int: # What the shell sees: 0

@@ -135,14 +135,14 @@ class Study:
     def arm_of(self, hash): # of a row's `recipe`
         return next((a for a in self.arms if any(recipe_hash(r) == hash for r in a.recipes)), None)
 
-# %% ../../nbs/70_study.recipe.ipynb #cf501d83
+# %% ../../nbs/70_study.recipe.ipynb #d05847bd
 def grid(
     base:Recipe, # What all runs share
     **axes, # Field name = values to try
 )->tuple: # Of `Recipe`, the last axis fastest
     "All combinations of `axes`, on top of `base`."
     out = [base]
-    for k, values in axes.items(): out = [replace(o, **{k: v}) for o in out for v in values]
+    for k, values in axes.items(): out = [replace(o, **{check_field(k): v}) for o in out for v in values]
     return tuple(out)
 
 def changed(
@@ -151,6 +151,7 @@ def changed(
     **values, # Field = value
 )->Study: # With the same arms; runs that have become equal are one
     "Change fields of all runs of a study."
+    for k in values: check_field(k)
     arms = tuple(replace(a, recipes=tuple(dict.fromkeys(replace(r, **values) for r in a.recipes)))
                  if where is None or where(a) else a for a in study.arms)
     return replace(study, arms=arms)
@@ -211,7 +212,7 @@ def demo(
                       'is no place where relabelling has to win.')
     return quickened(full) if quick else full
 
-# %% ../../nbs/70_study.recipe.ipynb #62028276
+# %% ../../nbs/70_study.recipe.ipynb #bcb4e8b0
 def values_of(
     recipes, # `Recipe`s
     name:str, # A field of them
@@ -230,7 +231,8 @@ def reductions(
         both = [(k, *(values_of(o.recipes, k) for o in (study.full, study))) for k in DEFAULTS]
         rows = [(k, show(a), show(b)) for k, a, b in both if a != b]
         arms = [', '.join(a.name for a in o.arms) for o in (study.full, study)]
-        rows += [('arms', *arms)]*(arms[0] != arms[1]) + [('runs', str(len(study.full)), str(len(study)))]
+        runs = [str(len(o)) for o in (study.full, study)]
+        rows += [('arms', *arms)]*(arms[0] != arms[1]) + [('runs', *runs)]*(runs[0] != runs[1])
     return pd.DataFrame(rows, columns=['field', 'full', 'here']).set_index('field')
 
 # %% ../../nbs/70_study.recipe.ipynb #5074c758

@@ -46,8 +46,8 @@ def _claim_lines(study, t):
         if len(n) == 1: each = [f'{n.index[0]} in {"all " * (len(o) > 1)}{_n(len(o), "test")}']
         yield f'{text}: {", ".join(each)}.'
 
-# %% ../../nbs/76_study.sections.ipynb #54125900
-_FEW = 'With two pairs a difference has to be 12.7 standard errors large to count, so that hardly anything can.'
+# %% ../../nbs/76_study.sections.ipynb #b5adcb1d
+_FEW = 'With two pairs a difference has to be 12.7 standard errors large to count: few can, and one that does may be luck.'
 
 def findings(
     study, # A `Study`
@@ -83,7 +83,7 @@ def _against(study, runs): # no claims: what differs from the baseline
     few = f' {_FEW}' if d.pairs.max() == 2 else ''
     return f'Of {_n(len(d), "difference")} to {study.baseline}, {found}.{few}'
 
-# %% ../../nbs/76_study.sections.ipynb #0e3c82e6
+# %% ../../nbs/76_study.sections.ipynb #65f7d1a9
 def levels(
     study, # A `Study`
     runs:pd.DataFrame, # From `arm_rows`
@@ -100,6 +100,8 @@ def levels(
     out = out.assign(published=cells['mean'], its_half=cells['half'])
     return out.assign(same=(out.ours - out.published).abs() <= np.hypot(out.half, out.its_half))
 
+_AS_PUBLISHED = {'seed', 'arms', 'runs', 'form'} # fields that leave a run comparable with the published ones
+
 def level_lines(
     study, # A `Study`
     runs:pd.DataFrame, # From `arm_rows`
@@ -109,7 +111,7 @@ def level_lines(
     "Say how many means are as published, unless a reduction or other images explain a difference."
     originals = all(o.startswith('original') for o in origins(rows, ['source']).get('source', ()))
     few = not len(runs) or runs.arm.value_counts().min() < 3 # intervals of two runs allow for anything
-    if {k for k, *_ in cut} - {'seed', 'arms', 'runs'} or not originals or few: return []
+    if {k for k, *_ in cut} - _AS_PUBLISHED or not originals or few: return []
     t = levels(study, runs).dropna(subset=['ours', 'half'])
     on = lambda b: f' ({b})' if len(study.blocks) > 1 else ''
     off = [f'{a}, {METRICS[m]}{on(b)}: {plus_minus(o, h)}, published {plus_minus(p, q)}'
@@ -155,7 +157,7 @@ def setting(
         out.append(f'A run took {done.seconds.median():.0f} s (median){speed}; all together {total}.')
     return out + origin_lines(done)
 
-# %% ../../nbs/76_study.sections.ipynb #83c3f6c1
+# %% ../../nbs/76_study.sections.ipynb #dd826a2f
 def cautions(
     study, # A `Study`
     rows:pd.DataFrame, # What was done
@@ -163,10 +165,11 @@ def cautions(
 )->list: # Sentences for the top of the page
     "What a reader must not overlook."
     out, fields = [study.note]*bool(study.note), {k for k, *_ in cut}
-    if fields - {'seed', 'arms', 'runs'}:
+    if fields - _AS_PUBLISHED:
         out.append('Reduced, or changed: this is not the published setting, so the numbers are not comparable with the '
                    f'published ones. It differs in {", ".join(k for k, *_ in cut)}: see "What was run".')
-    elif fields: out.append('A part of the study: its runs are in full, but fewer: see "What was run".')
+    elif fields - {'form'}: out.append('A part of the study: its runs are in full, but fewer: see "What was run".')
+    if 'form' in fields: out.append('Trained in the fast form, in bfloat16: page 67 says which scores it was shown to keep.')
     done = rows[rows.error.isna()] if 'error' in rows else rows
     mixed = [o for o in origin_lines(done[[c for c in ('version', 'form', 'source') if c in done]]) if ': mixed: ' in o]
     if mixed: out.append(f'Not all runs are alike. {"; ".join(mixed)}.')

@@ -92,16 +92,16 @@ def switches(
             for q, where, k, others in SWITCHES if study is None or here(k)]
     return pd.DataFrame(rows, columns=['question', 'where', 'field', 'here', 'others'])
 
-# %% ../../nbs/73_study.tables.ipynb #2acf90c2
+# %% ../../nbs/73_study.tables.ipynb #c8932fb4
 SAID = {
     'seeds': 'Seeds are 0, 1, …; those of the papers are unstated.',
-    'fgsm': 'FGSM is the loss against the class of the data set, on all images. The released code takes that class and '
+    'fgsm': 'FGSM is the loss against the class of the data set, on all images. On CIFAR-10H the code takes that class and '
             '1,000 images, the text people\'s labels (thesis 3.3.1): rows have all four.',
     'calib': 'Calib leaves the most confident bin out, as the code behind it does (thesis 3.3.1); calib_all does not.',
     'rate': 'The rate is divided by 10; the printed factor, 1e-4, is that of the weight decay (thesis 3.3).',
     'uma': 'Batches of 32 and clipping at norm 1 are the released code\'s; the text has neither (thesis 3.3).',
     'split': 'The 100 images that are scored are not trained on: 6,900 images, as in the code, not 7,000 (thesis 3.3).',
-    's': 'CIFAR-10S scores: mean T2, clamp labels of at most six answers an image, as in the code (thesis 3.3.1).',
+    's': 'CIFAR-10S scores: mean T2, clamp labels of at most six answers an image; FGSM is against them, as in the code.',
     'm6': '"M = 6" and "M = 51" are all answers of an image, 6 to 11 and 47 to 63 (thesis 3.3.2).',
     'mixup': 'Batches of 128, weight decay 1e-4 and no clipping are those of the code behind mixup (thesis 4.3.1).',
     'no_recipe': 'The paper tells no recipe; epochs, rate and its drops are those of thesis 4.3.1 (UAI 5.1).',
@@ -109,7 +109,7 @@ SAID = {
     'net': 'The net is PreAct ResNet-18; the code that chapter 4 builds on has no PreAct ResNet-34 (thesis 5.2.2).',
     'alpha': 'α is 1 for mixup, as in UAI 5.2, 10 for Mix-MaxEnt and .2 for Ent-WC (thesis 5.2.2).',
     'maxent': 'Mix-MaxEnt adds minus the entropy on blends of two classes, times 1; neither is told (thesis 5.2.1).',
-    'corrupt': '15 kinds of corruption are averaged; their number is unstated (thesis 5.2.2).',
+    'corrupt': '15 kinds of corruption are averaged, or 8 stand-ins where CIFAR-10-C is not at hand (thesis 5.2.2: untold).',
     'soft': 'Soft endpoints: people\'s mean for 1,000 images, one simulated label a run for 6,000 (thesis 5.2.3).',
     'curves': 'Curves are fitted to answers to all 2,070 blends; those of the thesis, to its 810 (thesis C).',
     'random': 'Random labels are drawn once for each image and run (thesis 3.3.2, 4.3.1: untold).',

@@ -72,7 +72,7 @@ def mean_scores(
         raise ValueError(f'value: all of {t.value.unique().tolist()} failed for {", ".join(none.index)}; see the rows')
     return t.assign(chosen=t.ce == t.groupby('net').ce.transform('min'))
 
-# %% ../../nbs/75_study.tune.ipynb #d4b9d405
+# %% ../../nbs/75_study.tune.ipynb #a55ccb9e
 @dataclass
 class Tuned:
     "What was chosen, from what, and the study with it."
@@ -92,9 +92,12 @@ def with_choice(
     value, # For the field
     model:str|None=None, # Only runs of this network
 )->Study: # Whose other runs are as they were
-    "Set what was chosen."
+    "Set what was chosen, also in arms that mix as the named one does: they shall differ from it in nothing else."
     arm, _, field = key.rpartition(':')
-    def new(a, r): return replace(r, **{field: value}) if arm in ('', a.name) and model in (None, r.model) else r
+    ways = {r.mixing for a in study.arms if a.name == arm for r in a.recipes} - {'none'}
+    def new(a, r):
+        meant = (arm in ('', a.name) or r.mixing in ways) and model in (None, r.model)
+        return replace(r, **{field: value}) if meant else r
     arms = (replace(a, recipes=tuple(dict.fromkeys(new(a, r) for r in a.recipes))) for a in study.arms)
     return replace(study, arms=tuple(arms))
 

@@ -223,7 +223,7 @@ def _set_apart(self:PairCurves): # pairs with curves of their own among many cla
     self.apart = OnDevice(i, j),
     self.own = OnDevice(i*self.n_classes + j, *self._prepare(np.stack(values)))
 
-# %% ../../nbs/21_mixing.labels.ipynb #3403300e
+# %% ../../nbs/21_mixing.labels.ipynb #f5809a9e
 @lru_cache(None)
 def _shipped(): return PairFits.shipped()
 
@@ -241,7 +241,7 @@ class PairLogistic(PairCurves, LabelPolicy):
     def _params(self): return FORMS[self.fits.form]
     def _prepare(self, v): return np.stack([-v[0]*v[1], v[0]]) if self.fits.form == 'logistic' else v
     def _more(self):
-        return f', {len(self.overrides)} overrides'*bool(self.overrides) + ('' if self.fits.form == 'logistic' else f', {self.fits.form}')
+        return f', {len(self.overrides)} overrides'*bool(self.overrides) + f', {self.fits.form}'*(self.fits.form != 'logistic')
 
     def _curve(self, lam, v): # g_ij(λ); for two images of one class anything, since their label is the same
         if self.fits.form == 'logistic': return torch.addcmul(v[0], v[1], lam).sigmoid() # `share`, in fewer steps

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FASTAI']
 
-# %% ../nbs/99_all.ipynb #f9a1af1e
+# %% ../nbs/99_all.ipynb #fe85ba31
 from .core import *
 from .figures import *
 from .stats import *
@@ -30,9 +30,8 @@ from .softlabels.simulate import *
 from .softlabels.blends import *
 from .softlabels.goodness import *
 from .softlabels.blendcheck import *
-from . import analysis
 import hmix_nb.analysis.midpoint, hmix_nb.analysis.prediction, hmix_nb.analysis.recovery, hmix_nb.analysis.labels
-import hmix_nb.analysis.report, hmix_nb.elicit.owner
+import hmix_nb.analysis.report, hmix_nb.elicit.owner, hmix_nb.analysis as analysis
 from .evaluation.scores import *
 from .evaluation.attack import *
 from .evaluation.corruption import *

@@ -92,7 +92,7 @@ def switches(
             for q, where, k, others in SWITCHES if study is None or here(k)]
     return pd.DataFrame(rows, columns=['question', 'where', 'field', 'here', 'others'])
 
-# %% ../../nbs/73_study.tables.ipynb #c8932fb4
+# %% ../../nbs/73_study.tables.ipynb #6f0f4343
 SAID = {
     'seeds': 'Seeds are 0, 1, …; those of the papers are unstated.',
     'fgsm': 'FGSM is the loss against the class of the data set, on all images. On CIFAR-10H the code takes that class and '
@@ -101,7 +101,7 @@ SAID = {
     'rate': 'The rate is divided by 10; the printed factor, 1e-4, is that of the weight decay (thesis 3.3).',
     'uma': 'Batches of 32 and clipping at norm 1 are the released code\'s; the text has neither (thesis 3.3).',
     'split': 'The 100 images that are scored are not trained on: 6,900 images, as in the code, not 7,000 (thesis 3.3).',
-    's': 'CIFAR-10S scores: mean T2, clamp labels of at most six answers an image; FGSM is against them, as in the code.',
+    's': 'CIFAR-10S: mean T2, clamp labels of six answers at most; FGSM is against them, as in the code (thesis 3.3.1).',
     'm6': '"M = 6" and "M = 51" are all answers of an image, 6 to 11 and 47 to 63 (thesis 3.3.2).',
     'mixup': 'Batches of 128, weight decay 1e-4 and no clipping are those of the code behind mixup (thesis 4.3.1).',
     'no_recipe': 'The paper tells no recipe; epochs, rate and its drops are those of thesis 4.3.1 (UAI 5.1).',

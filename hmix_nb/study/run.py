@@ -6,13 +6,13 @@
 __all__ = ['material', 'source_of', 'policy_of', 'objective_of', 'fed', 'relabel', 'train', 'attack_curve', 'score_row',
            'memory_told', 'run']
 
-# %% ../../nbs/71_study.run.ipynb #817e3e38
-import copy, platform, subprocess, time
-from contextlib import contextmanager
+# %% ../../nbs/71_study.run.ipynb #2bc8f556
+import copy, platform, re, subprocess, time
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-import numpy as np
+import joblib, numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -210,13 +210,19 @@ def score_row(
 @lru_cache(maxsize=64)
 def _there(s, device): return s if device == 'cpu' else s.to(device) # many nets are scored on one copy
 
-# %% ../../nbs/71_study.run.ipynb #359b98b1
+# %% ../../nbs/71_study.run.ipynb #84b5b432
 @lru_cache(maxsize=1)
 def _where():
-    "What a reader needs to repeat a row: versions and commit."
+    "What a reader needs to repeat a row: versions, commit, and the machine."
     import fastai, torchvision # only for their versions
     return dict(version=__version__, commit=_commit(), torch=torch.__version__, torchvision=torchvision.__version__,
-                fastai=fastai.__version__, python=platform.python_version())
+                fastai=fastai.__version__, python=platform.python_version(), cpu=_cpu(), cores=joblib.cpu_count())
+
+def _cpu(): # `platform` knows no more than the architecture on Linux
+    with suppress(OSError):
+        named = re.search(r'^model name\s*:\s*(.+)$', Path('/proc/cpuinfo').read_text(), re.M)
+        if named: return named[1].strip()
+    return platform.processor() or platform.machine()
 
 def _commit(): # None in an installed package, or where there is no git
     root = Path(hmix_nb.__file__).parent.parent
@@ -229,12 +235,16 @@ def _commit(): # None in an installed package, or where there is no git
 def memory_told(
     recipe:Recipe, # Whose `batch_size` may be too large
 ):
-    "Say what to lower where a GPU's memory is too small."
+    "Say what to lower where memory is too small, in whichever words the device says so."
     try: yield
-    except torch.cuda.OutOfMemoryError as e:
-        told = (f'out of GPU memory with batch_size {recipe.batch_size} of {recipe.model}: use a lower --jobs, so that '
-                f'fewer runs share the GPU, or a lower batch_size. {str(e).splitlines()[0]}')
-        raise torch.cuda.OutOfMemoryError(told) from e
+    except (RuntimeError, MemoryError) as e:
+        if not isinstance(e, MemoryError) and not _FULL.search(str(e)): raise
+        told = (f'out of memory with batch_size {recipe.batch_size} of {recipe.model}: use a lower --jobs, so that '
+                f'fewer runs share the memory, or a lower batch_size. {(str(e) or type(e).__name__).splitlines()[0]}')
+        raise (MemoryError if isinstance(e, MemoryError) else torch.cuda.OutOfMemoryError)(told) from e
+
+# CUDA's allocator, cuBLAS and cuDNN, cuDNN's plans, and the CPU's allocator
+_FULL = re.compile(r"out of memory|ALLOC_FAILED|CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION|can't allocate memory", re.I)
 
 # %% ../../nbs/71_study.run.ipynb #a9683541
 def run(

@@ -6,12 +6,13 @@
 __all__ = ['CIFAR10', 'did_you_mean', 'check_name', 'check_range', 'check_whole', 'check_lengths', 'as_floats64', 'check_columns',
            'check_table', 'Stimulus', 'seed_for', 'rng', 'write_atomic']
 
-# %% ../nbs/00_core.ipynb #e7b03dfb
+# %% ../nbs/00_core.ipynb #4300ff8c
 import hashlib, os, re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
+from uuid import uuid4
 import numpy as np
 
 # %% ../nbs/00_core.ipynb #e8b874dd
@@ -213,7 +214,7 @@ def rng(
     if len(parts) == 1 and isinstance(parts[0], np.random.Generator): return parts[0]
     return np.random.default_rng(seed_for(*parts))
 
-# %% ../nbs/00_core.ipynb #17cf2e82
+# %% ../nbs/00_core.ipynb #76db8edc
 def write_atomic(
     path, # Where to
     data:str|bytes, # Text (written as UTF-8) or bytes
@@ -221,7 +222,7 @@ def write_atomic(
     "Write `data` to `path` so that a reader sees the old file or the new one, never a part."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    tmp = path.with_name(f'.{path.name}.{uuid4().hex}.tmp') # two containers may have equal process ids
     try:
         tmp.write_bytes(data.encode() if isinstance(data, str) else data)
         os.replace(tmp, path)

@@ -27,7 +27,7 @@ def usable(
         raise ValueError(f"device: found '{d}', and PyTorch sees {no} GPU here; allowed is 'cpu'")
     return str(d)
 
-# %% ../nbs/07_engine.ipynb #0443abf2
+# %% ../nbs/07_engine.ipynb #9285e323
 class Workers:
     "Local processes that do tasks side by side."
     def __init__(self,
@@ -42,10 +42,11 @@ class Workers:
     )->list|None: # The results; `None` if a process died
         "Do `f` for each of `items`; Ctrl-C ends local processes at once."
         n = min(1 if alone else self.n, len(items))
+        away = alone or self.config.get('backend') == 'ray' # joblib does what is for one job in this process
         try:
             with parallel_config(**self.config): # nothing is queued at a worker: a stop costs no more than what runs
                 job = delayed(partial(_leashed, f, os.getpid()))
-                return Parallel(n_jobs=n + alone, batch_size=1, pre_dispatch=n)(job(o) for o in items)
+                return Parallel(n_jobs=max(n, 1 + away), batch_size=1, pre_dispatch=n)(job(o) for o in items)
         except Exception as e:
             if not _died(e): raise
 
@@ -123,7 +124,7 @@ def _dask(cluster, n_jobs, device):
     finally:
         if ours: client.close()
 
-# %% ../nbs/07_engine.ipynb #c06e58d9
+# %% ../nbs/07_engine.ipynb #d29fe5f9
 @contextmanager
 def _ray(cluster, n_jobs, device):
     try:
@@ -138,6 +139,10 @@ def _ray(cluster, n_jobs, device):
     try:
         register_ray()
         have = ray.cluster_resources()
+        if str(device).startswith('cuda') and not have.get('GPU'):
+            raise ValueError(f"device: found '{device}', and the Ray cluster has no GPU; allowed is 'cpu'")
+        other = ray.get(ray.remote(_version).options(num_cpus=0).remote())
+        if other != __version__: raise ValueError(f"backend: 'ray', but workers have hmix_nb {other}, and this is {__version__}")
         gpus = have.get('GPU', 0) if device != 'cpu' else 0
         n = n_jobs or int(gpus or have.get('CPU', 1))
         asks = dict(num_cpus=1, num_gpus=min(1, gpus/n)) # who asks for no GPU sees none

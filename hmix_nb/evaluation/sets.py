@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['stand_in_sets', 'cifar10h_set', 'cifar10s_set', 'cifar10c_sets', 'paper_sets']
 
-# %% ../../nbs/54_evaluation.sets.ipynb #90538b00
+# %% ../../nbs/54_evaluation.sets.ipynb #dd4d4ade
 from functools import lru_cache
+import pandas as pd
 import torch
 from ..core import check_lengths
 from ..data.hub import DataHub
@@ -44,7 +45,7 @@ def cifar10h_set(
     images, ids = cifar10_test(hub), split(hub)[1]
     return EvalSet('CIFAR-10H', images.x[ids], cifar10h(hub)[ids], images.y[ids], images.source, bin_size=100)
 
-# %% ../../nbs/54_evaluation.sets.ipynb #c9f9f27c
+# %% ../../nbs/54_evaluation.sets.ipynb #4b4dc792
 @lru_cache(maxsize=2)
 def _cifar10s_pool(root): # Every answer for itself: the released code draws answers, not people
     df = categorical(DataHub(root), study='cifar-10s')
@@ -60,7 +61,7 @@ def cifar10s_set(
     "Images of CIFAR-10S held out for `seed`, with the mean of what people said in the form."
     images, ids = cifar10_test(hub), cifar10s_split(hub, seed, n_held)[1]
     pool = _cifar10s_pool(str(hub.root))
-    pool = pool.select([pool.names.index(i) for i in ids])
+    pool = pool.select(pd.Index(pool.names).get_indexer(ids).tolist())
     rows = (pool if answers is None else pool.subsample(answers, seed=0)).mean()
     return EvalSet('CIFAR-10S', images.x[ids], rows, images.y[ids], images.source, bin_size=10)
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KIND', 'row_path', 'read_row', 'read_rows', 'why_not', 'finished', 'claim', 'run_to_disk', 'set_aside', 'seconds_of',
-           'in_words', 'watch', 'run_rows']
+           'in_words', 'time_left', 'watch', 'run_rows']
 
 # %% ../../nbs/74_study.folder.ipynb #4f0a1d7f
 import json, os, sys, threading, time, traceback, warnings
@@ -186,7 +186,27 @@ def in_words(
         if seconds >= 1.5*size: return f'about {seconds/size:.{int(seconds < 9.5*size and size > 60)}f} {unit} left'
     return f'about {seconds:.0f} s left'
 
-# %% ../../nbs/74_study.folder.ipynb #59c39ea2
+# %% ../../nbs/74_study.folder.ipynb #8d69be43
+def _at_it(out, recipe): # seconds since it began, 0 if nobody is at it
+    mark = Path(out)/'claims'/f'{recipe_hash(recipe)}.run'
+    with suppress(OSError):
+        began = mark.stat().st_mtime
+        with claim(out, recipe) as ours: return 0 if ours else time.time() - began
+    return 0
+
+def time_left(
+    out, # The folder of a study
+    left, # Recipes that have no row yet
+    rows, # Finished ones, as for `seconds_of`
+    n_jobs:int, # How many run side by side
+)->float|None: # Seconds; `None` if no run is finished
+    "Estimate when all that is `left` will be done: no sooner than the longest of them."
+    need = [seconds_of(r, rows) for r in left]
+    if not need or None in need: return None if need else 0.
+    need = [max(s - _at_it(out, r), 0) for s, r in zip(need, left)]
+    return max(sum(need)/n_jobs, max(need))
+
+# %% ../../nbs/74_study.folder.ipynb #f3cde5c9
 @contextmanager
 def watch(
     out, # The folder of a study
@@ -199,14 +219,10 @@ def watch(
     def look():
         for p in paths:
             if p not in rows and p.exists() and (row := read_row(p)): rows[p] = row
-        left, started = [r for p, r in paths.items() if p not in rows], {}
-        for p in (Path(out)/'claims').glob('*.run'):
-            with suppress(OSError): started[p.stem] = time.time() - p.stat().st_mtime
-        need = [(seconds_of(r, rows.values()), started.get(recipe_hash(r), 0)) for r in left]
-        total = None if any(s is None for s, _ in need) else sum(max(s - at, 0) for s, at in need)
+        left = [r for p, r in paths.items() if p not in rows]
+        words = in_words(time_left(out, left, rows.values(), n_jobs)) if left else 'done'
         failed = sum('error' in r for r in rows.values())
-        bar.set_postfix_str((in_words(total/n_jobs if total is not None else None) if left else 'done') +
-                            f', {failed} failed'*(failed > 0), refresh=False)
+        bar.set_postfix_str(words + f', {failed} failed'*(failed > 0), refresh=False)
         bar.n = len(rows)
         bar.refresh()
     live = sys.stderr.isatty() or 'ipykernel' in sys.modules # a log file wants few lines
@@ -223,7 +239,7 @@ def watch(
                 thread.join()
                 look()
 
-# %% ../../nbs/74_study.folder.ipynb #f0f4470c
+# %% ../../nbs/74_study.folder.ipynb #ca845193
 def _dies(recipe, root, device):
     raise ChildProcessError('its process died twice, alone; killed for lack of memory? Then lower the batch_size')
 
@@ -245,7 +261,8 @@ class _Runner:
         ours = [r for p, r in marks.items() if p.exists() and p.read_text() == self.me]
         for r in ours:
             if workers.map(self, [r], alone=True) is None: self(r, _dies)
-        if not ours: raise ChildProcessError('processes die before they begin a run; lower --jobs (n_jobs)')
+        done = any(row_path(self.out, r).exists() for r in recipes) # one that dies between two runs stops nothing
+        if not ours and not done: raise ChildProcessError('processes die before they begin a run; lower --jobs (n_jobs)')
 
     def free(self, recipes): # is there one that nobody is at?
         for r in recipes:
@@ -262,7 +279,7 @@ def _real(recipes, root): # what does a run, and where its images come from; mis
     found = {k: source_of(r, root) for k, r in {key(r): r for r in recipes}.items()}
     return run, {recipe_hash(r): found[key(r)] for r in recipes}
 
-# %% ../../nbs/74_study.folder.ipynb #c9c45e64
+# %% ../../nbs/74_study.folder.ipynb #78b40cfa
 def run_rows(
     study, # A `Study`, or `Recipe`s
     out, # The folder of the study
@@ -296,4 +313,5 @@ def run_rows(
                 for r, row in zip(left, rows or ()): # a worker elsewhere may have written where we do not see it
                     if row and not row_path(out, r).exists(): write_atomic(row_path(out, r), json.dumps(row, indent=1))
                 while (left := todo()) and not work.free(left): time.sleep(.5) # another runner is at them
-    return pd.DataFrame([read_row(row_path(out, r)) for r in asked])
+    gone = dict(error='its row was damaged or set aside, by another runner, before it was gathered; start again')
+    return pd.DataFrame([read_row(row_path(out, r)) or dict(recipe=recipe_hash(r), **asdict(r), **gone) for r in asked])

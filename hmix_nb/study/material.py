@@ -274,7 +274,7 @@ def _train_15000(root):
     source = f'{images.source}; the 15,000 that random_split gives first, seed 7'
     return _hard_set('CIFAR-10, train', images, np.array(ids), source, 100)
 
-# %% ../../nbs/68_study.material.ipynb #f67d0774
+# %% ../../nbs/68_study.material.ipynb #4b12aab1
 @delegates(clean_labels)
 def hmix_material(
     hub:DataHub, # Where the released data is
@@ -303,7 +303,7 @@ def hmix_material(
                           leave_out=_carved(root) if held == 'carved' else ())
     def ask(labels, construct, m):
         pool = _elicited(root, labels, tuple(sorted(construct.items())))
-        pool = pool.select([pool.names.index(i) for i in ids[is_soft]])
+        pool = pool.select(pd.Index(pool.names).get_indexer(ids[is_soft]).tolist())
         return pool.subsample(m, seed=part('annotators')) if m else pool
     def simulate(pool, simulator, epoch):
         keep = test if train_on == 'split+held' else ()

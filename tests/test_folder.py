@@ -1,6 +1,7 @@
 "A grid in a folder: killed, started twice, interrupted, on a cluster, each run is done once and none is lost."
 import json, os, random, signal, subprocess, sys, time, warnings
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 import pytest
@@ -287,3 +288,46 @@ def test_a_stand_in_does_not_count_once_the_originals_are_there(tmp_path):
     put(tmp_path, TINY, source='a stand-in')
     got = run_rows([TINY], tmp_path, n_jobs=1, device='cpu', progress=False)
     assert got.ce[0] < 90 and json.loads(next((tmp_path/'old').iterdir()).read_text())['source'] == 'a stand-in'
+
+@pytest.fixture(scope='module')
+def ray_cluster():
+    ray = pytest.importorskip('ray', reason='Ray is not installed; Dask has a test of its own')
+    here = dict(env_vars=dict(PYTHONPATH=os.pathsep.join([str(Path(__file__).parent), *sys.path]))) # its workers shall find this file
+    ray.init(num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False, logging_level='error', runtime_env=here)
+    yield ray
+    ray.shutdown()
+
+@pytest.mark.parametrize('n_jobs', [1, 2])
+def test_ray_works_in_its_workers_alone(tmp_path, ray_cluster, n_jobs):
+    got = rows(FEW, tmp_path, fake, n_jobs, backend='ray')
+    assert 'error' not in got and os.getpid() not in set(got.pid)
+
+def test_ray_refuses_what_it_does_not_have(tmp_path, ray_cluster, monkeypatch):
+    with pytest.raises(ValueError, match='Ray cluster has no GPU'): rows(FEW, tmp_path, backend='ray', device='cuda')
+    monkeypatch.setattr('hmix_nb.engine.__version__', '9.9')
+    with pytest.raises(ValueError, match='workers have hmix_nb .*, and this is 9.9'): rows(FEW, tmp_path, backend='ray')
+
+class Breaks: # a pool whose worker is killed after some runs, or before all of them
+    n = 2
+    def __init__(self, done): self.done = done
+    def map(self, f, items, alone=False):
+        for r in items[:self.done]: f(r)
+        self.done = self.done and len(items) # from the second time on it does everything
+        return None if len(items) == len(FEW) else []
+
+@pytest.mark.parametrize('done', [2, 0])
+def test_a_worker_that_dies_between_two_runs_stops_nothing(tmp_path, monkeypatch, done):
+    @contextmanager
+    def breaks(*args, **kwargs): yield Breaks(done)
+    monkeypatch.setattr('hmix_nb.study.folder.engine', breaks)
+    if done: assert rows(FEW, tmp_path).ce.notna().all()
+    else:
+        with pytest.raises(ChildProcessError, match='before they begin a run'): rows(FEW, tmp_path)
+
+def test_a_row_that_goes_as_it_is_gathered_is_told(tmp_path, monkeypatch):
+    rows(FEW, tmp_path)
+    def gone(path): return None if path.stem == recipe_hash(FEW[2]) else json.loads(path.read_text())
+    monkeypatch.setattr('hmix_nb.study.folder.read_row', gone)
+    monkeypatch.setattr('hmix_nb.study.folder.set_aside', lambda *a: {})
+    got = rows(FEW, tmp_path)
+    assert got.recipe.tolist() == [recipe_hash(r) for r in FEW] and 'start again' in got.error[2]

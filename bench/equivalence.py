@@ -61,15 +61,29 @@ def one(o, sets, seed):
                         notes='; '.join(h.notes)))
     return out
 
+SETTING = 'data', 'model', 'width', 'epochs', 'lr', 'drops', 'device'
+
+def kept(path, setting):
+    "Rows of an earlier start with the same setting; a line that was cut as it was written is done again."
+    lines, whole = path.read_text().splitlines(), []
+    for i, l in enumerate(lines):
+        try: whole.append(json.loads(l))
+        except ValueError:
+            if i < len(lines)-1: raise SystemExit(f'--out: line {i+1} of {path} is damaged') from None
+    other = {k: v for o in whole for k, v in o['setting'].items() if v != setting[k]}
+    if other: raise SystemExit(f'--out: {path} was made with {other}, now asked for are { {k: setting[k] for k in other} }; name another file')
+    if len(whole) < len(lines): path.write_text(''.join(l + '\n' for l in lines[:len(whole)]))
+    return [r for o in whole for r in o['pair']]
+
 def gathered(o, sets):
     "Rows of all pairs; those that `o.out` has from an earlier start are not done again."
-    path, rows = Path(o.out) if o.out else None, []
-    if path and path.exists(): rows = [r for l in path.read_text().splitlines() for r in json.loads(l)]
+    path, setting = Path(o.out) if o.out else None, {k: getattr(o, k) for k in SETTING}
+    rows = kept(path, json.loads(json.dumps(setting))) if path and path.exists() else []
     todo = sorted(set(range(o.seeds)) - {r['seed'] for r in rows})
     for pair in Parallel(n_jobs=o.jobs, return_as='generator_unordered')(delayed(one)(o, sets, seed) for seed in todo):
         rows += pair
         if not path: continue
-        with path.open('a') as f: f.write(json.dumps(pair) + '\n')
+        with path.open('a') as f: f.write(json.dumps(dict(setting=setting, pair=pair)) + '\n')
     return pd.DataFrame([r for r in rows if r['seed'] < o.seeds])
 
 def interval(v, level=.95):

@@ -257,7 +257,11 @@ def table2(o, x, y):
     for model in ('preact_resnet18', 'vgg11'):
         arch = argparse.Namespace(**vars(o) | dict(model=model))
         rate = ours(arch, x, y, Clock(o.device, o.batches, o.bs), 'fast')()
-        best = max([rate, *(processes(arch, x, y, n) for n in o.together if n > 1)])
+        best = rate
+        for n in o.together:
+            if n == 1: continue
+            try: best = max(best, processes(arch, x, y, n) or 0)
+            except (RuntimeError, queue.Empty) as e: print(f'{n} processes of {model}: {type(e).__name__}: {str(e).splitlines()[0] if str(e) else ""}')
         print(f'{model:24}{rate:10,.0f} images/s alone, {best:,.0f} at best side by side')
         alone, together = alone + TABLE2/rate/60, together + TABLE2/best/60
     return alone, together
@@ -277,8 +281,9 @@ def judge(o, fs, rates, x, y):
     if not gpu or o.model != 'preact_resnet18': return all(ok)
     alone, together = table2(o, x, y)
     seconds = scoring(o)
+    alone, together = alone + seconds, together + seconds # sixty times that, in minutes
     ok += [goal(ratio(FAST, LEARNER) >= 5, f'fast, {ratio(FAST, LEARNER):.1f} times the Learner; at least 5'),
-           goal(together <= 15, f'UAI Table 2, 60 runs: {alone:.0f} minutes one by one, {together:.0f} side by side; at most 15'),
+           goal(together <= 15, f'UAI Table 2, 60 runs with their scores, estimated: {alone:.0f} minutes one by one, {together:.0f} side by side; at most 15'),
            goal(seconds <= 3, f'scores of one net on all sets: {seconds:.2f} s; at most 3')]
     return all(ok)
 

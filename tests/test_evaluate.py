@@ -1,5 +1,6 @@
 "One evaluation: equal to its parts, one copy to the host, and a bootstrap that resamples what it says."
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 import numpy as np, pandas as pd, pytest, torch
 from scipy import stats
@@ -197,3 +198,15 @@ def test_cifar10c_joins_people_of_the_same_image(hub, tmp_path):
     assert np.array_equal(255-s.x.numpy(), images.x[ids]) and np.array_equal(s.targ.numpy(), cifar10h(hub)[ids])
     assert s.group == 'CIFAR-10-C 3' and 'severity 3' in s.source
     with pytest.raises(FileNotFoundError): cifar10c_sets(hub, 'snow', folder=tmp_path)
+
+def test_scores_are_exact_on_whatever_device(monkeypatch):
+    asked = []
+    @contextmanager
+    def told(device, exact):
+        asked.append((torch.device(device).type, exact))
+        yield
+    monkeypatch.setattr('hmix_nb.evaluation.evaluate.precise', told)
+    x = torch.rand(20, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    net = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    evaluate(net, EvalSet('noise', x, torch.eye(3)[torch.arange(20) % 3], torch.arange(20) % 3, 'noise', bin_size=5))
+    assert asked == [('cpu', True)]

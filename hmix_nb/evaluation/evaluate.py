@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ATTACKS', 'LOWER', 'EvalSet', 'Scores', 'evaluate']
 
-# %% ../../nbs/53_evaluation.evaluate.ipynb #410a02de
+# %% ../../nbs/53_evaluation.evaluate.ipynb #80baf432
 import platform
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -24,8 +24,8 @@ from ..labels import as_soft, as_tensor, check_rows
 from ..stats import bootstrap
 from ..data.images import as_floats
 from .attack import auto_attack, fgsm, pgd, subset
-from .scores import (bin_sizes, check_images, cross_entropy, ece, like_weights, predict,
-                                       rms_calibration)
+from .scores import (bin_sizes, check_images, cross_entropy, ece, like_weights, precise,
+                                       predict, rms_calibration)
 
 # %% ../../nbs/53_evaluation.evaluate.ipynb #65da0d60
 def _checked(s): # Images, rows and labels of a set as tensors
@@ -186,7 +186,7 @@ def _versions():
     return dict(hmix_nb=__version__, python=platform.python_version(),
                 **{k: version(k) for k in ('torch', 'torchvision', 'torchattacks', 'torchmetrics')})
 
-# %% ../../nbs/53_evaluation.evaluate.ipynb #6db33240
+# %% ../../nbs/53_evaluation.evaluate.ipynb #daafeb1a
 def evaluate(
     model:nn.Module, # Takes pixels in [0, 1], gives logits
     sets, # An `EvalSet`, or some
@@ -203,11 +203,12 @@ def evaluate(
     attacks = _check_plan(sets, [attacks] if isinstance(attacks, str) else list(attacks), eps)
     device, how = like_weights(model, torch.empty(0)).device, dict(eps=eps, n_auto=n_auto, seed=seed)
     bs, columns = bs or (1000 if device.type == 'cuda' else 256), []
-    for s in sets:
-        x = _pixels(model, s.x)
-        told = _answers(model, s, x, amp, bs)
-        told |= {k: _losses(model, s, x, k, how, bs) for k in (attacks if s.attack else ())}
-        columns.append({k: v.to(_wide(x)) for k, v in told.items()})
+    with precise(device, exact=True):
+        for s in sets:
+            x = _pixels(model, s.x)
+            told = _answers(model, s, x, amp, bs)
+            told |= {k: _losses(model, s, x, k, how, bs) for k in (attacks if s.attack else ())}
+            columns.append({k: v.to(_wide(x)) for k, v in told.items()})
     images = _to_host([s.name for s in sets], columns)
     info = {s.name: {k: getattr(s, k) for k in ('source', 'group', 'bin_size', 'n_bins', 'fingerprint')} for s in sets}
     made = dict(device=device.type, precision='bfloat16' if amp else 'exact', eps=eps, seed=seed)

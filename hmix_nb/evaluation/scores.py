@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['cross_entropy', 'soft_accuracy', 'class_accuracy', 'entropy_correlation', 'CalibrationBins', 'bin_sizes',
            'calibration_bins', 'rms_calibration', 'ece', 'reliability_bins', 'reliability_diagram', 'eval_mode',
-           'check_images', 'like_weights', 'predict', 'SetScores', 'score', 'score_logits']
+           'precise', 'check_images', 'like_weights', 'predict', 'SetScores', 'score', 'score_logits']
 
 # %% ../../nbs/50_evaluation.scores.ipynb #227e896e
 from contextlib import contextmanager
@@ -214,6 +214,26 @@ def eval_mode(
     try: yield model
     finally:
         for m, training in modes: m.training = training
+
+# %% ../../nbs/50_evaluation.scores.ipynb #f349d3f9
+@contextmanager
+def precise(
+    device, # Where a net computes
+    exact:bool, # All digits of float32, and the same ones each time? Else as fast as can be
+):
+    "Set what a GPU may round; by default its convolutions cut float32 to 10 bits."
+    if torch.device(device).type != 'cuda':
+        yield
+        return
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    wanted = [(cudnn, 'allow_tf32', not exact), (matmul, 'allow_tf32', not exact), (cudnn, 'benchmark', not exact),
+              (cudnn, 'deterministic', exact)]
+    before = [getattr(o, k) for o, k, _ in wanted]
+    try:
+        for o, k, v in wanted: setattr(o, k, v)
+        yield
+    finally:
+        for (o, k, _), v in zip(wanted, before): setattr(o, k, v)
 
 # %% ../../nbs/50_evaluation.scores.ipynb #0bbcee94
 def check_images(

@@ -6,7 +6,7 @@
 __all__ = ['material', 'source_of', 'policy_of', 'objective_of', 'fed', 'relabel', 'train', 'attack_curve', 'score_row',
            'memory_told', 'run']
 
-# %% ../../nbs/71_study.run.ipynb #2bc8f556
+# %% ../../nbs/71_study.run.ipynb #f01a6a4c
 import copy, platform, re, subprocess, time
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -27,12 +27,12 @@ from ..mixing.fits import PairFits, fit_pairs
 from ..mixing.labels import Confidence, LabelPolicy, Linear, PairLogistic, Smoothed
 from ..evaluation.attack import fgsm
 from ..evaluation.evaluate import EvalSet, Scores, evaluate
-from ..evaluation.scores import cross_entropy, predict, reliability_bins
+from ..evaluation.scores import cross_entropy, precise, predict, reliability_bins
 from ..softlabels.training import PEOPLE
 from ..train import loop
 from ..train.loop import fit, one_thread
 from ..train.models import mk_model
-from ..train.resident import Resident, precise
+from ..train.resident import Resident
 from .material import Material, digit_material, hmix_material, held_sets
 from .recipe import Recipe, recipe_hash
 

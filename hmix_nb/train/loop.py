@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Objective', 'plain', 'mixup', 'ent_wc', 'mix_maxent', 'regmixup', 'rates', 'Diverged', 'History', 'fit']
 
-# %% ../../nbs/67_train.loop.ipynb #e7180934
+# %% ../../nbs/67_train.loop.ipynb #3b8f7bc2
 import math, time
 from numbers import Integral
 from dataclasses import dataclass, field
@@ -18,8 +18,9 @@ from ..labels import as_generator
 from ..mixing.labels import Linear
 from ..mixing.pixels import blend, draw_lam, mix
 from ..mixing.show import check_policy
+from ..evaluation.scores import precise
 from .losses import MixMaxEnt, RegMixup, SoftCrossEntropy, entropy_weight
-from .resident import Resident, Step, one_thread, plan_for, precise
+from .resident import Resident, Step, one_thread, plan_for
 
 # %% ../../nbs/67_train.loop.ipynb #3f39027d
 @dataclass(frozen=True, repr=False)

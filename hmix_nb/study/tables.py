@@ -44,11 +44,11 @@ def arm(
     recipes = tuple(r for o in each for r in grid(o, **(over or {}), seed=range(seeds)))
     return Arm(name, recipes, tuple(Published(*w) for w in where), note, unit)
 
-# %% ../../nbs/73_study.tables.ipynb #d67de7eb
+# %% ../../nbs/73_study.tables.ipynb #790f1a86
 def claims(
     text:str, # What the paper says, and where
-    low, # Name of the arm that it says is lower, or several
-    high, # Name of the arm that it says is higher, or several
+    low, # Name of the arm that it says is lower, or not lower, or like the other; or several
+    high, # Name of the other arm, or several
     metrics=('ce', 'calib', 'fgsm'), # In what
     blocks=(None,), # On which sets
 )->tuple: # A `Claim` for each combination
@@ -79,47 +79,75 @@ SWITCHES = ( # question, where it arises, field, other values
     ('Is the fitted scale of the Beta used? The code ignores it', 'thesis B.5', 'simulator', ('published', 'joint')),
     ('Are labels simulated once, or each epoch?', 'thesis 5.2.3: untold', 'resimulate', (True,)))
 
-# %% ../../nbs/73_study.tables.ipynb #5d51a1a9
+# %% ../../nbs/73_study.tables.ipynb #37280466
+def _asks(study, r, k): # does the question about `k` come up in this run?
+    if k == 'model': return SAID['net'] in study.departures # only thesis chapter 5 names a net that its code has not
+    if k == 'train_on': return r.train_on in ('split', 'split+held') # of thesis chapter 3
+    if k == 'split_seed': return r.train_on != 'all'
+    if k == 'annotators': return r.labels == 'cifar-10s' and not r.annotators # M = 6; CIFAR-10H has 47 to 63
+    return k not in unused(r)
+
+def _keys(study, k): # what `--set` takes: the field; of some arms alone where it would change others, too
+    where = [a.name for a in study.arms if any(_asks(study, r, k) for r in a.recipes)]
+    shared = all(k in unused(r) for a in study.arms if a.name not in where for r in a.recipes)
+    return [k] if shared or k != 'annotators' else [f'{name}:{k}' for name in where]
+
 def switches(
     study:Study|None=None, # Only what makes a difference to its runs; `None` is all
-): # DataFrame: `question, where, field, here, others`
+): # DataFrame: `question, where, field, here, others`; `field` as `--set` takes it
     "List what the papers leave open, what is done here, and the field to set."
     import pandas as pd # listing studies should not wait for it
-    def used(r, k): return k not in unused(r) or k == 'split_seed' and r.train_on != 'all'
-    runs = () if study is None else study.recipes
-    def here(k): return dict.fromkeys(str(getattr(r, k)) for r in runs if used(r, k))
-    rows = [(q, where, check_field(k), ', '.join(here(k)), ' or '.join(map(str, others)))
-            for q, where, k, others in SWITCHES if study is None or here(k)]
+    runs, rows = () if study is None else study.recipes, []
+    words = {('split_seed', 'None'): "each run's seed", ('annotators', '0'): 'all'}
+    for q, where, k, others in SWITCHES:
+        here = dict.fromkeys(words.get((check_field(k), o := str(getattr(r, k))), o) for r in runs if _asks(study, r, k))
+        asked = [k] if study is None else _keys(study, k) if here else []
+        rows += [(q, where, o, ', '.join(here), ' or '.join(map(str, others))) for o in asked]
     return pd.DataFrame(rows, columns=['question', 'where', 'field', 'here', 'others'])
 
-# %% ../../nbs/73_study.tables.ipynb #6f0f4343
+# %% ../../nbs/73_study.tables.ipynb #e619bde8
 SAID = {
     'seeds': 'Seeds are 0, 1, …; those of the papers are unstated.',
     'fgsm': 'FGSM is the loss against the class of the data set, on all images. On CIFAR-10H the code takes that class and '
             '1,000 images, the text people\'s labels (thesis 3.3.1): rows have all four.',
     'calib': 'Calib leaves the most confident bin out, as the code behind it does (thesis 3.3.1); calib_all does not.',
+    'chosen': 'Rates, α, κ, β, γ are those that the papers selected; --tune selects them again (thesis 3.3, 4.3.1, 5.2.2).',
     'rate': 'The rate is divided by 10; the printed factor, 1e-4, is that of the weight decay (thesis 3.3).',
+    'drops3': 'The rate drops after 51 and 56 epochs, one later than in the text, as in the code (thesis 3.3).',
+    'drops4': 'The rate drops after 101 and 151 epochs, one later than in the text, as in the code of mixup (thesis 4.3.1).',
     'uma': 'Batches of 32 and clipping at norm 1 are the released code\'s; the text has neither (thesis 3.3).',
     'split': 'The 100 images that are scored are not trained on: 6,900 images, as in the code, not 7,000 (thesis 3.3).',
+    'redrawn': 'The 900 and the 100 are drawn anew for each seed, as the text has it; code draws once (thesis 3.3.1).',
     's': 'CIFAR-10S: mean T2, clamp labels of six answers at most; FGSM is against them, as in the code (thesis 3.3.1).',
+    'rule': 'Unsaid mass is spread as in the released labels of CIFAR-10S; which rule the runs had is unknown (thesis 3.2.2).',
+    'alike': 'Classes are alike as CIFAR-10H\'s votes on the 7,000 mix them up, by cosine; in the thesis, GloVe (thesis B.4).',
+    'who': 'The M people of an image are drawn anew for each seed; the code\'s own seed for this is 0 (thesis 3.3.3).',
+    'averaged': 'The M labels are averaged, as the figure says; the text before it draws one at each fetch (thesis 3.3.4).',
+    'few': 'The N\' images are drawn by seed from 900, fewer within more; how is untold (thesis 3.3.6).',
+    'smooth': 'Only CIFAR-10S\'s 900 images are smoothed, as in the code; the text reads as all (thesis B.2).',
     'm6': '"M = 6" and "M = 51" are all answers of an image, 6 to 11 and 47 to 63 (thesis 3.3.2).',
     'mixup': 'Batches of 128, weight decay 1e-4 and no clipping are those of the code behind mixup (thesis 4.3.1).',
     'no_recipe': 'The paper tells no recipe; epochs, rate and its drops are those of thesis 4.3.1 (UAI 5.1).',
+    '810': 'The 810 blends are those of image pairs that were shown at three shares; the text lists none (thesis 4.2.1).',
     'basis': 'The printed intervals look like those of single images, not of seeds (thesis Tables 4.1 to 4.3).',
     'net': 'The net is PreAct ResNet-18; the code that chapter 4 builds on has no PreAct ResNet-34 (thesis 5.2.2).',
     'alpha': 'α is 1 for mixup, as in UAI 5.2, 10 for Mix-MaxEnt and .2 for Ent-WC (thesis 5.2.2).',
+    'weight': 'The gradient goes through Ent-WC\'s weight: else being unsure would not lower the loss (thesis 5.2.2: untold).',
+    'per': 'One λ is drawn for each batch, as in the code behind mixup (thesis 5.2.2, UAI 5.2).',
+    'simulator': 'Simulated people answer by Betas fitted on [0, 1]; the notebook\'s sampling ignores its fit\'s scale (thesis B.5).',
     'maxent': 'Mix-MaxEnt adds minus the entropy on blends of two classes, times 1; neither is told (thesis 5.2.1).',
     'corrupt': '15 kinds of corruption are averaged, or 8 stand-ins where CIFAR-10-C is not at hand (thesis 5.2.2: untold).',
     'soft': 'Soft endpoints: people\'s mean for 1,000 images, one simulated label a run for 6,000 (thesis 5.2.3).',
+    'fits': 'A curve is 1/(1 + exp(-k(λ - λ0))), fitted to answers whatever their confidence (UAI 5.2, thesis C: untold).',
     'curves': 'Curves are fitted to answers to all 2,070 blends; those of the thesis, to its 810 (thesis C).',
     'random': 'Random labels are drawn once for each image and run (thesis 3.3.2, 4.3.1: untold).',
     'nets': 'Means and intervals are over all nets and seeds, as the text has it (thesis Table 3.1, UAI 5.1).',
     'five': 'How many seeds chapter 5 has is untold; here are five (thesis 5.2.2).',
     'controls': 'Rows without published numbers are controls of ours.'}
 
-def said(*keys): return tuple(SAID[k] for k in ('seeds', 'fgsm', 'calib', *keys))
+def said(*keys): return tuple(SAID[k] for k in dict.fromkeys(('seeds', 'chosen', 'fgsm', 'calib', *keys)))
 
-# %% ../../nbs/73_study.tables.ipynb #bfaad41e
+# %% ../../nbs/73_study.tables.ipynb #d9b11d3a
 AGG, SEP, AGG_W, SEP_W = 'relabel', 'relabel, separate', 'relabel+omega', 'relabel+omega, separate'
 ROWS4 = {'none': 'Regular (No Aug)', 'uniform': '+ Uniform Labels', 'random': '+ Random Labels',
          'mixup': '+ mixup Labels', AGG: 'Ours (Agg, lambda_h)', SEP: 'Ours (Sep, lambda_h^m)',
@@ -137,8 +165,8 @@ def study4(
         label = ROWS4[k] if table == '4.1' else ROWS4[k].removeprefix('+ ')
         return arm(k, CH4, (f'thesis_{table}', label), labelling=k.split(',')[0], subset='thesis', separate=', ' in k)
     return Study(f'thesis-{table}', f'Thesis Table {table}: {title}', tuple(map(row, names)), 'mixup',
-                 {'CIFAR-10H': ''}, tables=(f'thesis_{table}',), departures=said('mixup', 'basis', 'random'),
-                 tunable=RATES, **kwargs)
+                 {'CIFAR-10H': ''}, tables=(f'thesis_{table}',), tunable=RATES, **kwargs,
+                 departures=said('mixup', 'drops4', '810', 'basis', *['random']*('random' in names)))
 
 @register(name='thesis-4.1', aliases=('4.1',), quick=QUICK4)
 def thesis_4_1(): # 25 runs
@@ -149,7 +177,7 @@ def thesis_4_1(): # 25 runs
         claims('Either policy is better than meaningless labels (4.3.2)', ['mixup', AGG], nonsense)),
         equals=claims('Calibration and FGSM are comparable (4.3.2)', AGG, 'mixup', ['calib', 'fgsm']))
 
-# %% ../../nbs/73_study.tables.ipynb #1a4c9d9b
+# %% ../../nbs/73_study.tables.ipynb #864d539d
 @register(name='thesis-4.2', aliases=('4.2',), quick=QUICK4)
 def thesis_4_2(): # 15 runs
     "Thesis Table 4.2: one annotator's label at a time, or their mean."
@@ -171,12 +199,12 @@ def uai_table2(): # 60 runs
     arms = tuple(arm(o, CH4, ('uai_2', l), nets=NETS_UAI, labelling=o) for o, l in zip(LABELLINGS, labels))
     return Study('uai-table2', 'UAI Table 2: which labels for the blends?', arms, 'mixup', {'CIFAR-10H': ''},
                  ('ce', 'fgsm', 'calib'), ('uai_2',), tunable=RATES,
-                 departures=said('no_recipe', 'mixup', 'nets', 'random'), orderings=(
+                 departures=said('no_recipe', 'mixup', 'drops4', 'nets', 'random'), orderings=(
         claims('Averaged human labels are worse than mixup\'s (5.1)', 'mixup', AGG) +
         claims('Substantial boosts come from human uncertainty (5.1)', AGG_W, AGG) +
         claims('Relabel & ω is best of all (Table 2)', AGG_W, ['none', 'random', 'uniform', 'mixup'])))
 
-# %% ../../nbs/73_study.tables.ipynb #fba35aac
+# %% ../../nbs/73_study.tables.ipynb #535a9b3d
 HOW5 = {'no mixing': dict(mixing='none'), 'mixup': dict(mixing='mixup', alpha=1.),
         'Mix-MaxEnt': dict(mixing='mix-maxent', alpha=10.), 'Ent-WC': dict(mixing='ent-wc', alpha=.2, kappa=.7)}
 TUNED5 = {'Mix-MaxEnt:alpha': (5., 10., 20., 50.), 'Ent-WC:alpha': (.1, .2, .4, 1., 5., 10.),
@@ -193,8 +221,13 @@ def study5(
     names, tables = [a.name for a in arms], tuple(dict.fromkeys(p.table for a in arms for p in a.published))
     kwargs = dict(metrics=('ce', 'fgsm', 'calib')) | kwargs
     tunable = RATES | {k: v for k, v in TUNED5.items() if k.split(':')[0] in names}
+    runs = [r for a in arms for r in a.recipes]
+    own = dict(weight=any(r.mixing == 'ent-wc' for r in runs), maxent=any(r.mixing == 'mix-maxent' for r in runs),
+               fits=any(r.policy != 'linear' for r in runs))
+    own |= dict.fromkeys(('soft', 'simulator', 'rule', 'alike'), any(r.endpoints == 'soft' for r in runs))
+    keys = 'mixup', 'drops4', 'alpha', 'per', *more, *(k for k, v in own.items() if v)
     return Study(name, title, tuple(arms), 'mixup', {'CIFAR-10H': ''}, tables=tables, tunable=tunable,
-                 departures=said('mixup', 'alpha', *more), **kwargs)
+                 departures=said(*keys), **kwargs)
 
 def _row5(k, table, block=None, **more): # `no mixing` is nowhere printed
     where = [] if k == 'no mixing' else [(table, {'Ent-WC': 'Ours (Ent-WC)'}.get(k, k), block)]
@@ -205,25 +238,25 @@ def thesis_5_1(): # 20 runs
     "Thesis Table 5.1: three ways to mix, and none."
     arms, better = [_row5(k, 'thesis_5.1') for k in HOW5], 'significantly better in generalisation and robustness'
     return study5('thesis-5.1', 'Thesis Table 5.1: losses that let a network be unsure', arms, 'net', 'five',
-                  'maxent', 'corrupt', 'controls', metrics=('ce', 'fgsm', 'calib', 'c_ce'), orderings=(
+                  'corrupt', 'controls', metrics=('ce', 'fgsm', 'calib', 'c_ce'), orderings=(
         claims(f'Ent-WC is {better} (5.2.2)', 'Ent-WC', 'mixup', ['ce', 'fgsm']) +
         claims('It is somewhat poorer calibrated (5.2.2)', ['mixup', 'Mix-MaxEnt'], 'Ent-WC', ['calib']) +
         claims('Mix-MaxEnt has the best natural robustness (5.2.2)', 'Mix-MaxEnt', ['mixup', 'Ent-WC'], ['c_ce'])))
 
-# %% ../../nbs/73_study.tables.ipynb #b20aafa2
+# %% ../../nbs/73_study.tables.ipynb #7dccffe5
 @register(name='thesis-5.2', aliases=('5.2',), quick=QUICK4)
 def thesis_5_2(): # 40 runs
     "Thesis Table 5.2: hard or soft endpoints."
     arms = [_row5(k, 'thesis_5.2', o.title(), endpoints=o) for k in HOW5 for o in ('hard', 'soft')]
     more = 'Soft endpoints improve it sizably, most in calibration and under corruption (5.2.3)'
     metrics = ('ce', 'fgsm', 'calib', 'c_ce')
-    return study5('thesis-5.2', 'Thesis Table 5.2: mixing what people say', arms, 'net', 'five', 'maxent', 'corrupt',
-                  'soft', 'controls', metrics=metrics, orderings=(
+    return study5('thesis-5.2', 'Thesis Table 5.2: mixing what people say', arms, 'net', 'five', 'corrupt',
+                  'controls', metrics=metrics, orderings=(
         claims(more, 'mixup, soft', 'mixup', ['ce', 'calib', 'c_ce']) +
         claims(more, 'Mix-MaxEnt, soft', 'Mix-MaxEnt', ['ce', 'calib', 'c_ce'])),
         equals=claims('The change is inconclusive with Ent-WC (5.2.3)', 'Ent-WC, soft', 'Ent-WC', metrics))
 
-# %% ../../nbs/73_study.tables.ipynb #51510352
+# %% ../../nbs/73_study.tables.ipynb #392a522e
 CONTROLS = {'shared slope': 'shared-slope', 'permuted pairs': 'permuted', 'ends short': 'ends-short'}
 
 def curve_rows(
@@ -247,7 +280,7 @@ def uai_table3(): # 70 runs
     "UAI Table 3: full mixup, with people's curve of each pair, and controls."
     ours, parity = 'Human-Fits', 'Parity, at negligible cost to performance or calibration (5.2)'
     arms = curve_rows(ours, plain=[('uai_3', 'mixup')], people=[('uai_3', 'Human-Fits (Ours)')], nets=NETS_UAI)
-    return study5('uai-table3', 'UAI Table 3: a label policy from people', arms, 'no_recipe', 'nets', 'soft',
+    return study5('uai-table3', 'UAI Table 3: a label policy from people', arms, 'no_recipe', 'nets',
                   'controls', orderings=claims('Robustness to attacks increases (5.2)', ours, 'mixup', ['fgsm']),
                   equals=claims(parity, ours, 'mixup', ['ce', 'calib']))
 
@@ -258,6 +291,6 @@ def thesis_c_1(): # 70 runs
     arms = [*curve_rows('tau', **at('EntWC=No')), *curve_rows('tau', loss='Ent-WC', **at('EntWC=Yes'))]
     best = 'With Ent-WC, people\'s curves have the best cross-entropy (C)'
     return study5('thesis-c.1', 'Thesis Table C.1: a label policy from people', arms, 'net', 'five', 'curves',
-                  'soft', 'controls', orderings=(
+                  'controls', orderings=(
         claims(best, 'tau + Ent-WC', ['mixup', 'tau', 'Ent-WC'], ['ce']) +
         claims('Without it, they are worse than linear mixing (C)', 'mixup', 'tau', ['ce', 'calib'])))

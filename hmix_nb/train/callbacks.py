@@ -6,7 +6,7 @@
 __all__ = ['GuardedLoop', 'loops_off', 'RowLoss', 'MixCallback', 'HumanMixUp', 'EntropyWeightedMixUp', 'MixMaxEntCB',
            'RegMixupCB']
 
-# %% ../../nbs/62_train.callbacks.ipynb #96756f0d
+# %% ../../nbs/62_train.callbacks.ipynb #8c7f525b
 import sys
 from functools import partial
 import torch
@@ -22,8 +22,8 @@ from ..labels import as_generator, as_soft
 from ..mixing.labels import Linear
 from ..mixing.pixels import blend, draw_lam, mix
 from ..mixing.show import bound, check_policy, class_names
-from .losses import (EntropyWeighted, MixMaxEnt, RegMixup, SoftCrossEntropy, entropy_weight, max_ent,
-                                  soft_version)
+from .losses import (EntropyWeighted, MixMaxEnt, RegMixup, SoftCrossEntropy, different_by,
+                                  entropy_weight, max_ent, soft_version)
 
 # %% ../../nbs/62_train.callbacks.ipynb #38cbbf4f
 class GuardedLoop:
@@ -264,7 +264,7 @@ def _without_partial(loss): # `partial(F.cross_entropy, ...)` as a module, whose
     if not isinstance(loss, partial) or loss.func is not F.cross_entropy or loss.args: return loss
     return loss if {'input', 'target'} & set(loss.keywords) else torch.nn.CrossEntropyLoss(**loss.keywords)
 
-# %% ../../nbs/62_train.callbacks.ipynb #82990e50
+# %% ../../nbs/62_train.callbacks.ipynb #93b57232
 class _Either(RowLoss): # for clean labels, rows or classes
     def __call__(self, pred, targ, *more):
         return super().__call__(pred, targ, *more) if targ.ndim == 2 else self.loss(pred, targ, *more)
@@ -281,7 +281,7 @@ class _Beside(MixCallback): # clean images and blends in one forward pass; the l
         x, y, k = self.clean_batch()
         rows = y if y.ndim == 2 else F.one_hot(y.long(), k).float()
         self.mixed = m = mix(x, rows, f=self.f, g=self._g, alpha=self.alpha, per=self.per, generator=self.generator)
-        self._different = 1 - (rows*rows[m.idx]).sum(1)
+        self._different = different_by(rows, m.idx)
         self.learn.xb = (torch.cat([x, m.x]),)
 
     def after_pred(self):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Objective', 'plain', 'mixup', 'ent_wc', 'mix_maxent', 'regmixup', 'rates', 'Diverged', 'History', 'fit']
 
-# %% ../../nbs/67_train.loop.ipynb #3b8f7bc2
+# %% ../../nbs/67_train.loop.ipynb #c20d7974
 import math, time
 from numbers import Integral
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from ..mixing.labels import Linear
 from ..mixing.pixels import blend, draw_lam, mix
 from ..mixing.show import check_policy
 from ..evaluation.scores import precise
-from .losses import MixMaxEnt, RegMixup, SoftCrossEntropy, entropy_weight
+from .losses import MixMaxEnt, RegMixup, SoftCrossEntropy, different_by, entropy_weight
 from .resident import Resident, Step, one_thread, plan_for
 
 # %% ../../nbs/67_train.loop.ipynb #3f39027d
@@ -90,7 +90,7 @@ def ent_wc(
         return _ce(pred, y, entropy_weight(pred, kappa, detach))
     return Objective(base.prepare, loss, f'ent_wc({base.text[6:-1]}, kappa={kappa:g}, detach={detach})')
 
-# %% ../../nbs/67_train.loop.ipynb #cfc23203
+# %% ../../nbs/67_train.loop.ipynb #0e9850b0
 def mix_maxent(
     *,
     f=blend, # Data policy
@@ -103,7 +103,7 @@ def mix_maxent(
     (mixed, text), total = _mixer(f, Linear(), alpha, per), MixMaxEnt(coef, towards)
     def prepare(x, y, generator):
         m = mixed(x, y, generator)
-        return torch.cat([x, m.x]), y, 1 - (y*y[m.idx]).sum(1)
+        return torch.cat([x, m.x]), y, different_by(y, m.idx)
     def loss(net, both, y, different):
         pred, pred_mixed = net(both).split(len(y))
         return total(pred, y, None, pred_mixed, different)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CODES', 'data', 'changes_of', 'run', 'report', 'analyse', 'parser', 'main']
 
-# %% ../nbs/98_cli.ipynb #bd570246
-import argparse, os, shlex, signal, sys, warnings
+# %% ../nbs/98_cli.ipynb #ca0bf2f2
+import argparse, os, re, shlex, signal, sys, warnings
 from .elicit.command import add_elicit
 
 # %% ../nbs/98_cli.ipynb #9f51930a
@@ -45,31 +45,39 @@ def changes_of(
             raise ValueError(f'--set: found {o!r}; allowed is FIELD=VALUE, such as epochs=20, or ARM:FIELD=VALUE')
     return dict(o.split('=', 1) for o in args.set or ()) | (dict(form=args.form) if args.form else {})
 
-# %% ../nbs/98_cli.ipynb #ce3df6da
+# %% ../nbs/98_cli.ipynb #0eaf9e85
 def _tuned(study, names, out, how): # the study with what was selected on a validation set
     from hmix_nb.study.tune import tune
     t = tune(study, names or None, out=out, **how)
     for line in t.said: print(f'Tuned: {line}')
     return t.study, t.chosen
 
-def _after(args, study, out, report): # what came out, what failed, what is next
+def _after(study, out, report): # what came out, what failed, what is next
     from hmix_nb.study.folder import read_rows
     from hmix_nb.study.page import scores_text
     from hmix_nb.study.recipe import recipe_hash
     print(scores_text(study, out))
     own = {recipe_hash(r) for r in study.recipes}
-    bad = [r for r in read_rows(out) if 'error' in r and r['recipe'] in own]
+    rows = [r for r in read_rows(out) if r['recipe'] in own]
+    bad = [r for r in rows if 'error' in r]
     for e in dict.fromkeys(r['error'] for r in bad): # seeds fail alike
         n = sum(r['error'] == e for r in bad)
         print(f'hmix: {n} of {len(own)} runs failed: {e.splitlines()[0]}', file=sys.stderr)
     where = os.path.join(out, 'rows')
     if bad: print(f'hmix: the same command tries them again; tracebacks are in {where}', file=sys.stderr)
-    me = sys.argv[0] if os.path.basename(sys.argv[0]) == 'hmix' else 'hmix'
-    then = f'{me} run {args.study}' if study.full else f'{me} data' if study.name == 'demo' else f'{me} run'
-    print(f'Open {report} in a browser (each run: {os.path.join(out, "rows.csv")}). Next: {then}')
+    print(f'Open {report} in a browser (each run: {os.path.join(out, "rows.csv")}). Next: {_next(study, out, len(rows) - len(bad))}')
     return int(bool(bad))
 
-# %% ../nbs/98_cli.ipynb #ade4331a
+def _next(study, out, done): # what to type: the rest of this study, the whole of it, or another one
+    from hmix_nb.study.page import read_study
+    from hmix_nb.study.recipe import STUDIES
+    me = sys.argv[0] if os.path.basename(sys.argv[0]) == 'hmix' else 'hmix'
+    command, whole = read_study(out)[1]['command'] or '', re.sub('(-(quick|part|tuned))+$', '', study.name)
+    if done < len(study) and command: return command.replace('hmix', me, 1)
+    if study.name != whole and whole in STUDIES: return f'{me} run {whole}'
+    return f'{me} data' if study.name == 'demo' else f'{me} run'
+
+# %% ../nbs/98_cli.ipynb #d516f183
 def run(
     args, # Parsed: `study`, `quick`, `tune`, `set`, `form`, `arms`, `seeds`, `jobs`, `device`, `backend` and more
 )->int: # What the shell sees: 0, or 1 if a run failed
@@ -92,18 +100,16 @@ def run(
     if args.tune is not None: study, tuned = _tuned(study, args.tune, out, how)
     from hmix_nb.study.page import run_study
     report = run_study(study, out, command=args.command_line, tuned=tuned, **how)
-    return _after(args, study, out, report)
+    return _after(study, out, report)
 
-# %% ../nbs/98_cli.ipynb #2fdeda1b
+# %% ../nbs/98_cli.ipynb #c7619356
 def report(
     args, # Parsed: `dir`
 )->int: # What the shell sees: 0, or 1 if a run failed
     "Write the report of a folder anew, from what is in it."
     from hmix_nb.study.page import read_study, report_dir
     page = report_dir(args.dir)
-    study, _ = read_study(args.dir)
-    args.study = study.full.name if study.full else study.name
-    return _after(args, study, args.dir, page)
+    return _after(read_study(args.dir)[0], args.dir, page)
 
 # %% ../nbs/98_cli.ipynb #4a53a915
 def analyse(

@@ -1,9 +1,10 @@
 "The command line: every bad value ends in one line and a code, what was run is said, and nothing is slow that need not be."
-import json, os, signal, subprocess, sys, time
+import json, os, shlex, signal, subprocess, sys, time
+from dataclasses import asdict, replace
 import pandas as pd
 import pytest
 from hmix_nb.cli import main
-from hmix_nb.study.recipe import STUDIES, get_study
+from hmix_nb.study.recipe import FORMAT, STUDIES, get_study, recipe_hash
 
 HMIX = [sys.executable, '-c', 'import sys; from hmix_nb.cli import main; sys.exit(main())']
 TINY = ['--arms', 'none', 'mixup', '--set', 'epochs=1', 'n_train=100', 'pool=5', 'batch_size=32', '--jobs', '1', '--device', 'cpu']
@@ -25,6 +26,9 @@ def refused(capsys, *argv):
     ('demo --set =3', "--set: found '=3'"),
     ('demo --set nobody:epochs=3', "arm: 'nobody' is unknown"),
     ('demo --set kappa=.5', 'no run of demo makes use of it'),
+    ('demo --set epocs=3', "unknown field 'epocs'. Did you mean 'epochs'"),
+    ('uai-table3 --set alpha=1e-5', 'alpha: found 1e-05; allowed is a number of at least 0.01'),
+    ('demo --set n_train=1750', 'n_train: found 1750 with bin_size=100; allowed is at most 1597'),
     ('demo --form fsat', "Did you mean 'fast'"),
     ('demo --seeds 0', 'seeds: found 0'),
     ('demo --jobs 0', 'n_jobs: found 0'),
@@ -84,7 +88,20 @@ def test_a_study_runs_goes_on_and_is_reported(capsys, tmp_path):
     assert pd.read_csv(f'{out}/rows.csv').seconds.tolist() == rows.seconds.tolist()
     os.remove(f'{out}/report.html')
     assert main(['report', out]) == 0 and os.path.exists(f'{out}/report.html')
-    assert main([*argv, '--fresh']) == 0 and len(os.listdir(f'{out}/old')) == 2
+    assert 'Next: hmix run demo\n' in capsys.readouterr().out # the whole of it, from what the folder says
+    os.remove(next(tmp_path.glob('o/rows/*.json')))
+    assert main(['report', out]) == 0 and f"Next: {shlex.join(['hmix', *argv])}\n" in capsys.readouterr().out # what is missing, first
+    assert main([*argv, '--fresh']) == 0 and len(os.listdir(f'{out}/old')) == 1
+
+def test_the_next_step_of_a_reported_study_has_its_name(capsys, tmp_path):
+    from hmix_nb.study.page import write_report
+    for name, then in (('thesis-4.1', 'hmix run'), ('thesis-4.1-quick', 'hmix run thesis-4.1'), ('thesis-4.1-quick-part-tuned', 'hmix run thesis-4.1')):
+        study = replace(get_study('thesis-4.1', quick=True), name=name)
+        rows = [dict(recipe=recipe_hash(r), **asdict(r), ce=1., version='0', source='made', format=FORMAT) for r in study.recipes]
+        write_report(tmp_path/name, study, pd.DataFrame(rows), command='hmix run this')
+        (tmp_path/name/'rows').mkdir()
+        for o in rows: (tmp_path/name/'rows'/f"{o['recipe']}.json").write_text(json.dumps(o))
+        assert main(['report', str(tmp_path/name)]) == 0 and f'Next: {then}\n' in capsys.readouterr().out
 
 def test_a_run_that_fails_is_said_and_ends_with_1(capsys, tmp_path):
     out = str(tmp_path/'o')

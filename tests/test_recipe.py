@@ -9,7 +9,7 @@ from hmix_nb.mixing.stimuli import KINDS
 from hmix_nb.softlabels.simulate import VARIANTS
 from hmix_nb.study import chapter3, fields as rooms_fields, recipe as room, tables
 from hmix_nb.study.fields import ALLOWED, DEFAULTS, unused
-from hmix_nb.study.recipe import (COLUMNS, STUDIES, Arm, Claim, Recipe, Study, as_json, changed, choices, from_dict, get_study, grid,
+from hmix_nb.study.recipe import (COLUMNS, STATED, STUDIES, Arm, Claim, Recipe, Study, as_json, changed, choices, from_dict, get_study, grid,
                                   parse_value, published, published_cell, recipe_hash, reductions)
 from hmix_nb.study.tables import SWITCHES, switches
 from hmix_nb.study.tune import held_for, keys_of, mean_scores, tried_in, tune
@@ -70,9 +70,21 @@ def test_bad_values_name_field_found_and_allowed(k, v):
     (dict(data='h-mix', score_s=True), "score_s: found True with train_on='all'"),
     (dict(held='train-15000'), "held: found 'train-15000' with data='digits'"),
     (dict(train_on='split'), "train_on: found 'split' with data='digits'"), (dict(train_on='split+held'), 'train_on: '),
+    (dict(smoothing=.1, smoothing_form='added', mixing='mixup'), "smoothing_form: found 'added' with mixing='mixup'; allowed is 'mixed', or"),
+    (dict(n_train=1598), 'n_train: found 1598 with bin_size=100; allowed is at most 1597'), (dict(n_train=100_000, bin_size=900), 'at most 0'),
+    (dict(data='h-mix', bin_size=1501), "bin_size: found 1501 with data='h-mix'; allowed is at most 1500"),
+    (dict(train_on='soft'), 'n_soft: found 900 with n_train=300; allowed is at most 300'), (dict(train_on='soft', n_soft=100, n_train=99), 'n_soft: found 100'),
+    (dict(train_on='soft', n_soft=300, held='carved'), 'n_soft: found 300 with n_train=300; allowed is at most 240'),
+    (dict(labelling='mixup', n_blends=100), "n_blends: found 100 with labelling='mixup'; allowed is a multiple of 45"),
+    (dict(alpha=.0099, mixing='mixup'), 'alpha: found 0.0099; allowed is a number of at least 0.01'),
     (dict(score_s=True), 'score_s: '), (dict(subset='thesis', labelling='mixup'), 'subset: '), (dict(resimulate=True), 'resimulate: ')])
 def test_what_cannot_go_together_is_refused(d, said):
     with pytest.raises(ValueError, match=said): Recipe(**d)
+
+def test_what_is_just_allowed_is_a_run():
+    for d in (dict(n_train=1597), dict(train_on='soft', n_soft=300), dict(labelling='mixup', n_blends=90), dict(alpha=.01, mixing='mixup'), dict(n_blends=100),
+              dict(train_on='soft', n_soft=240, held='carved'), dict(data='h-mix', bin_size=1500), dict(smoothing_form='added', mixing='mixup'),
+              dict(data='h-mix', train_on='soft', n_soft=900), dict(n_train=1700, held='carved')): assert Recipe(**d)
 
 def test_values_are_written_in_one_way():
     r = Recipe(lr=1, seed=np.int64(3), drops=[2, 4], attack_steps=[0, np.float32(.5)])
@@ -82,6 +94,7 @@ def test_values_are_written_in_one_way():
 def one(k):
     if k in ALLOWED: return st.sampled_from(ALLOWED[k])
     if k in rooms_fields._FLAGS: return st.booleans()
+    if k == 'n_blends': return st.sampled_from([45, 90, 450])
     if k in rooms_fields._WHOLE: return st.integers(max(rooms_fields._WHOLE[k], 1), rooms_fields._MOST.get(k, 40))
     if k in rooms_fields._NUMBERS: return st.floats(1e-6, 1)
     return st.just((.1,)) if k == 'attack_steps' else st.just(())
@@ -116,6 +129,10 @@ def test_a_field_that_goes_takes_others_along():
 
 def test_unknown_fields_are_refused_with_the_nearest():
     with pytest.raises(ValueError, match="unknown field 'polcy'.*'policy'.*Fields: data, seed"): from_dict(dict(polcy='linear'))
+    for make in (lambda: Recipe(epocs=3), lambda: replace(Recipe(), epocs=3), lambda: grid(Recipe(), epocs=(3,)), lambda: changed(get_study('demo'), epocs=3),
+                 lambda: changed(get_study('demo'), lambda a: False, epocs=3), lambda: from_dict(dict(epocs=3)), lambda: get_study('demo', changes=dict(epocs='3'))):
+        with pytest.raises(ValueError, match="unknown field 'epocs'. Did you mean 'epochs'.*Fields: data, seed"): make()
+    assert 'epochs' in inspect.signature(Recipe).parameters and Recipe('digits', 3).seed == 3
     with pytest.raises(ValueError, match="'kappa'"): get_study('5.1', changes=dict(kapa=.5))
     with pytest.raises(ValueError, match="Did you mean 'relabel'"): Recipe(labelling='relable')
 
@@ -217,7 +234,7 @@ def test_rows_of_two_tables_are_one_run(quick):
 def test_quick_keeps_rows_and_metrics_and_says_what_it_cuts(name):
     full, quick = get_study(name), get_study(name, quick=True)
     assert [a.name for a in quick.arms] == [a.name for a in full.arms] and quick.full == full
-    for k in ('metrics', 'blocks', 'orderings', 'equals', 'tables', 'departures', 'curve', 'baseline'): assert getattr(quick, k) == getattr(full, k)
+    for k in ('metrics', 'blocks', *STATED, 'margin', 'tables', 'departures', 'curve', 'baseline'): assert getattr(quick, k) == getattr(full, k)
     for a, b in zip(quick.arms, full.arms):
         assert len({r.seed for r in a.recipes}) >= 2 and a.published == b.published
         if full.curve: assert {getattr(r, full.curve[0]) for r in a.recipes} == {getattr(r, full.curve[0]) for r in b.recipes}
@@ -228,17 +245,18 @@ def test_quick_keeps_rows_and_metrics_and_says_what_it_cuts(name):
     assert all(r.corruptions == 3 for r in quick.recipes) == all(r.corruptions == 3 for r in full.recipes)
 
 # what the text says, and the printed means do not
-AGAINST_ITS_TABLE = {('thesis-3.2', 'fgsm', 'CIFAR-10S'), ('thesis-3.3', 'calib', 'CIFAR-10S'), ('thesis-5.2', 'calib', None), ('thesis-b.1', 'calib', 'CIFAR-10S'),
+AGAINST_ITS_TABLE = {('thesis-3.2', 'fgsm', 'CIFAR-10S'), ('thesis-3.3', 'calib', 'CIFAR-10S'), ('thesis-5.2', 'calib', None),
                      ('thesis-3.4', 'calib', 'CIFAR-10S')}
 
 def test_claims_are_those_that_the_tables_print():
     odd = set()
     for k in PAPERS:
         s = get_study(k)
-        for c in s.orderings:
+        for kind, c in ((kind, c) for kind in STATED for c in getattr(s, kind)):
             assert re.search(r'\((Table )?[3-5BC0-9.]+\)$', c.text) and c.metric in s.metrics and c.block in (None, *s.blocks)
             low, high = (published_cell(s, next(a for a in s.arms if a.name == o), c.metric, c.block) for o in (c.low, c.high))
-            if low and high and low[0] >= high[0]: odd.add((k, c.metric, c.block))
+            if kind == 'orderings' and low and high and low[0] >= high[0]: odd.add((k, c.metric, c.block))
+            if kind == 'not_lower': assert low[0] > (1 - s.margin)*high[0], (k, c)
     assert odd == AGAINST_ITS_TABLE
 
 def test_every_study_lists_its_departures_and_switches():
@@ -251,14 +269,39 @@ def test_every_study_lists_its_departures_and_switches():
     assert 'detach' in fields_of['5.1'] and 'simulator' in fields_of['5.2'] and 'smooth_on' in fields_of['b.1'] and 'split_seed' in fields_of['3.1']
     assert 'detach' not in fields_of['3.1'] and 'train_on' in fields_of['3.1']
 
+def test_questions_come_up_where_they_matter():
+    fields_of = {k: set(switches(get_study(k)).field) for k in PAPERS}
+    assert {k for k in PAPERS if 'model' in fields_of[k]} == {'thesis-5.1', 'thesis-5.2', 'thesis-c.1'} # the paper of UAI says ResNet-18
+    assert {k for k in PAPERS if 'train_on' in fields_of[k]} == {f'thesis-{k}' for k in '3.1 3.2 3.3 3.4 3.5-figure b.1 b.2 b.3'.split()}
+    t = switches(get_study('3.1')).set_index('field')
+    assert t.here['Ours (T2, Clamp):annotators'] == 'all' and 'annotators' not in t.index and t.here['split_seed'] == "each run's seed"
+    assert 'annotators' in fields_of['thesis-3.4'] and not [f for k in ('thesis-3.3', 'thesis-3.5-figure') for f in fields_of[k] if 'annotators' in f]
+    cut = get_study('3.1', changes={'Ours (T2, Clamp):annotators': '6'}) # CIFAR-10H's votes stay
+    assert {a.name: a.recipes[0].annotators for a in cut.arms} == {a.name: 6*(a.name == 'Ours (T2, Clamp)') for a in cut.arms}
+
+def test_each_departure_is_said_where_it_applies_and_nowhere_else():
+    keys = {k: {n for n, o in tables.SAID.items() if o in get_study(k).departures} for k in PAPERS}
+    def those(name): return {k.removeprefix('thesis-') for k in PAPERS if name in keys[k]}
+    three = {'3.1', '3.2', '3.3', '3.4', '3.5-figure', 'b.1', 'b.2', 'b.3'}
+    assert those('split') == those('s') == three and '3.6-figure' not in three # it has no hard labels, and one set
+    assert those('rule') == three | {'3.6-figure', '5.2', 'c.1', 'uai-table3'} and those('drops3') == three | {'3.6-figure'}
+    assert those('weight') == {'5.1', '5.2', 'c.1'} and those('maxent') == {'5.1', '5.2'} and those('smooth') == {'b.1'}
+    assert those('simulator') == those('soft') == {'5.2', 'c.1', 'uai-table3'} and those('alike') == {'b.2', 'b.3', '5.2', 'c.1', 'uai-table3'}
+    assert those('who') == {'3.3', '3.5-figure'} and those('averaged') == {'3.5-figure'} and those('few') == {'3.6-figure'}
+    assert those('fits') == {'c.1', 'uai-table3'} and those('810') == {'4.1', '4.2', '4.3'} and those('random') == {'3.1', '4.1', 'uai-table2'}
+    assert those('drops4') == {'4.1', '4.2', '4.3', '5.1', '5.2', 'c.1', 'uai-table2', 'uai-table3'} and set().union(*keys.values()) == set(tables.SAID)
+    for k in PAPERS: # what is said of a rate that drops is what the recipes have
+        at = [int(o) for o in re.search(r'drops after (\d+) and (\d+)', ' '.join(get_study(k).departures)).groups()]
+        assert {r.drops for r in get_study(k).recipes} == {tuple(at)}
+
 def test_each_switch_changes_the_runs_that_it_is_about():
     for _, _, k, others in SWITCHES:
-        studies = [s for s in map(get_study, PAPERS) if k in set(switches(s).field)]
-        assert studies, k
+        asked = [(s, f) for s in map(get_study, PAPERS) for f in switches(s).field if f.split(':')[-1] == k]
+        assert asked, k
         for o in others:
             done = 0
-            for s in studies:
-                try: done += get_study(s.name, changes={k: o}).recipes != s.recipes
+            for s, f in asked:
+                try: done += get_study(s.name, changes={f: o}).recipes != s.recipes
                 except ValueError as e: assert re.search('drops: found|would be the same run|endpoints|score_s', str(e)), (s.name, k, e)
             assert done, (k, o)
 

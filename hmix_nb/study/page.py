@@ -6,7 +6,7 @@
 __all__ = ['study_json', 'read_study', 'report_html', 'latex', 'rows_of', 'write_report', 'report_dir', 'run_study',
            'scores_text']
 
-# %% ../../nbs/79_study.page.ipynb #ec2e6548
+# %% ../../nbs/79_study.page.ipynb #3e7445e2
 import base64, json, re
 from dataclasses import fields, replace
 from pathlib import Path
@@ -16,9 +16,9 @@ from .. import __version__
 from ..core import write_atomic
 from ..figures import figure_bytes, figure_html, html_page, table_html
 from . import report as rep, sections as sec
-from .folder import read_rows, run_rows
-from .recipe import (FORMAT, Arm, Claim, Published, Study, choices, from_dict, published, recipe_hash,
-                                  reductions)
+from .folder import read_rows, run_rows, set_aside
+from .recipe import (FORMAT, STATED, Arm, Claim, Published, Study, choices, from_dict, published,
+                                  recipe_hash, reductions)
 from .summary import MEANING, METRICS, origins, tabular, tex
 from .tables import switches
 
@@ -45,7 +45,7 @@ def study_json(
     recipes = {recipe_hash(r): choices(r) for r in study.recipes}
     return json.dumps(about | dict(study=plain, arms=arms, recipes=recipes), indent=1)
 
-# %% ../../nbs/79_study.page.ipynb #39142255
+# %% ../../nbs/79_study.page.ipynb #e6203158
 def read_study(
     out, # The folder of a study
 )->tuple: # The `Study`, and what else its file says: `command`, `reductions`, `tuned`, `version`
@@ -69,7 +69,7 @@ def _study(d, path):
             raise ValueError(f'recipe {wrong[0]} is another one here')
         arms = tuple(Arm(**_lists(a) | dict(recipes=tuple(recipes[k] for k in a['recipes']),
                                             published=tuple(Published(*p) for p in a['published']))) for a in d['arms'])
-        said = {k: tuple(Claim(*c) for c in d['study'][k]) for k in ('orderings', 'equals')}
+        said = {k: tuple(Claim(*c) for c in d['study'].get(k, ())) for k in STATED}
         about = {k: d.get(k) for k in ('command', 'reductions', 'tuned', 'version')}
         return Study(arms=arms, **_lists(d['study']) | said), about
     except (KeyError, TypeError, ValueError) as e:
@@ -150,19 +150,19 @@ def report_html(
     parts.append(Footer(P('Made by ', Code(about['command']), made) if about.get('command') else P('Made' + made)))
     return html_page(study.title, *parts)
 
-# %% ../../nbs/79_study.page.ipynb #465c0540
-_HEAD = [r'\documentclass{article}', r'\usepackage[landscape,margin=2cm]{geometry}', r'\usepackage{booktabs}',
-         r'\begin{document}']
+# %% ../../nbs/79_study.page.ipynb #3db4fe9e
+_HEAD = [r'\documentclass{article}', r'\usepackage[T1]{fontenc}', r'\usepackage[landscape,margin=2cm]{geometry}',
+         r'\usepackage{booktabs}', r'\begin{document}']
 
 def latex(
     study:Study, # What was meant to run
     rows:pd.DataFrame, # What was done
     about=None, # As for `report_html`
 )->str: # A document that stands alone; its tables can go into another one that has booktabs
-    "Write the score tables for LaTeX; captions say what was reduced."
+    "Write the score tables for LaTeX; captions say what was reduced, and how."
     about = json.loads(study_json(study)) if about is None else about
     runs, parts = rep.arm_rows(study, rows), []
-    noted = sec.cautions(replace(study, note=''), rows, about.get('reductions') or [])
+    noted = sec.cautions(replace(study, note=''), rows, about.get('reductions') or [], page=False)
     for table, _ in sec.tables_of(study):
         for block in study.blocks:
             name = [study.title] + [f'beside {published()[table]["source"]}' if table else 'scores']
@@ -172,7 +172,7 @@ def latex(
                       tabular(rep.score_table(study, runs, table, block)), r'\end{table}']
     return '\n'.join([f'% Made with hmix_nb {__version__}', *_HEAD, *parts, '', r'\end{document}', ''])
 
-# %% ../../nbs/79_study.page.ipynb #5cbf130b
+# %% ../../nbs/79_study.page.ipynb #fe7d397f
 _SHOWN = {'labels.png': 'Blends on which people and mixup differ much, and the label that each labelling gives them.',
           'answers.svg': 'What people, or simulated people, answered about the blends.'}
 
@@ -183,7 +183,7 @@ def rows_of(
     "Read a study's rows: those in `rows/`, or, where there are none, those of rows.csv."
     own = {recipe_hash(r): i for i, r in enumerate(study.recipes)}
     rows, saved = pd.DataFrame(read_rows(out)), Path(out)/'rows.csv'
-    if not len(rows) and saved.exists(): rows = pd.read_csv(saved, dtype=dict(recipe=str))
+    if not len(rows) and saved.exists(): rows = pd.read_csv(saved, dtype=dict.fromkeys(('recipe', 'commit'), str))
     if not len(rows): return pd.DataFrame(dict(recipe=[]))
     return rows[rows.recipe.isin(own)].sort_values('recipe', key=lambda h: h.map(own)).reset_index(drop=True)
 
@@ -224,7 +224,7 @@ def report_dir(
     study, about = read_study(out)
     return _write(out, study, rows_of(study, out), about)
 
-# %% ../../nbs/79_study.page.ipynb #c797fe05
+# %% ../../nbs/79_study.page.ipynb #77d1c17f
 def _show(study, out, root): # blends, and what people say of them; only this part of a report needs PyTorch
     r = next((r for r in study.recipes if r.labelling not in ('none', 'random', 'uniform')), None)
     if r is None: return
@@ -244,6 +244,7 @@ def run_study(
     **kwargs, # On to `run_rows`: n_jobs, device, backend, cluster, fresh, progress, run
 )->Path: # The report
     "Run what is not done yet, then write the report."
+    if not kwargs.get('fresh'): set_aside(out, (), {}) # rows of another format are refused before anything is written
     write_atomic(Path(out)/'study.json', study_json(study, command, tuned)) # an unfinished folder can be reported, too
     rows = run_rows(study, out, root=root, **kwargs)
     if kwargs.get('run') is None: _show(study, out, root)
@@ -260,4 +261,4 @@ def scores_text(
     shown = [f'{b}\n'*heads + rep.score_table(study, runs, t, b).to_string() for t, b in parts]
     said = ['\n  '.join([line, *below]) for line, below in sec.findings(study, runs)]
     where = [f'Measured on: {o}' for o in origins(rows, ['source']).get('source', ())]
-    return '\n'.join([*shown, *said, *where, *sec.cautions(replace(study, note='', tables=()), rows, cut)])
+    return '\n'.join([*shown, *said, *where, *sec.cautions(replace(study, note='', tables=()), rows, cut, page=False)])

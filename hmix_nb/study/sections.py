@@ -6,17 +6,17 @@
 __all__ = ['is_scored', 'findings', 'levels', 'level_lines', 'gaps', 'setting', 'cautions', 'bullets', 'tables_of',
            'score_sections', 'claim_sections', 'draw_figures', 'every_score', 'score_details']
 
-# %% ../../nbs/76_study.sections.ipynb #e9a65e31
+# %% ../../nbs/76_study.sections.ipynb #529b9936
 from datetime import timedelta
 import numpy as np
 import pandas as pd
 from fastcore.xml import Details, H2, H3, Li, P, Summary, Ul
 from ..figures import table_html
 from . import report as rep
-from .recipe import published, recipe_hash
+from .recipe import STATED, published, recipe_hash
 from .summary import METRICS, origin_lines, origins, plus_minus, summarise, tests_text
 
-# %% ../../nbs/76_study.sections.ipynb #28b8612b
+# %% ../../nbs/76_study.sections.ipynb #4885feaa
 def _n(k, one, many=None): return f'{k} {one if k == 1 else many or one + "s"}'
 
 def _span(v): return ' to '.join(map(str, dict.fromkeys([v.min(), v.max()]))) # '3 to 5', or '5'
@@ -34,7 +34,7 @@ def _where(t, several): # which scores, and of which block
     named = {b: ', '.join(METRICS[m] for m in o.metric.unique()) for b, o in t.groupby('block', sort=False)}
     return '; '.join(f'{b}: {v}' for b, v in named.items())
 
-_ORDER = ('holds', 'no difference found', 'reversed', 'differs, lower', 'differs, higher', 'not distinguishable',
+_ORDER = ('holds', 'alike', 'reversed', 'differs, lower', 'differs, higher', 'not distinguishable', 'undecided',
           'not tested')
 
 def _counts(t): return t.verdict.value_counts().reindex([k for k in _ORDER if k in set(t.verdict)])
@@ -46,8 +46,9 @@ def _claim_lines(study, t):
         if len(n) == 1: each = [f'{n.index[0]} in {"all " * (len(o) > 1)}{_n(len(o), "test")}']
         yield f'{text}: {", ".join(each)}.'
 
-# %% ../../nbs/76_study.sections.ipynb #b5adcb1d
-_FEW = 'With two pairs a difference has to be 12.7 standard errors large to count: few can, and one that does may be luck.'
+# %% ../../nbs/76_study.sections.ipynb #bc7a222e
+_FEW = 'With two seeds a difference has to be 12.7 standard errors large to count: few can, and one that does may be luck.'
+_WHAT = dict(orderings='is lower', not_lower='is not lower', equals='does not differ')
 
 def findings(
     study, # A `Study`
@@ -56,18 +57,20 @@ def findings(
     "Say first what came out."
     none = 'No run has scores, so there is nothing to compare.'
     if not len(runs) or not is_scored(study, runs).any(): return [(none, [])]
-    out, kinds = [], dict(orderings='orderings', equals='equalities')
-    for kind in [k for k in kinds if getattr(study, k)]:
+    out = []
+    for kind in [k for k in STATED if getattr(study, k)]:
         t = rep.tested_claims(study, runs, kind)
-        pairs = _span(t.pairs)
-        how = f'two-sided paired t tests of {pairs} pairs{f", Holm-corrected over all {len(t)}"*(len(t) > 1)}, 5 %'
-        counted = ', '.join(f'{k} in {v}' for k, v in _counts(t).items())
-        told = f'{_n(len(t), "test")} of {kinds[kind]} that the paper states: {counted} ({how}).'
         if not t.p.notna().any():
-            none = f'None of the {len(t)} {kinds[kind]} that the paper states could be tested'
-            out.append((f'{none}: a test takes two pairs of runs.', []))
+            asked = f'What the paper says {_WHAT[kind]} could not be tested ({_n(len(t), "claim")})'
+            out.append((f'{asked}: a test takes two seeds.', []))
             continue
-        out.append((f'{told} {_FEW}' if t.pairs.max() == 2 else told, list(_claim_lines(study, t))))
+        way = 'two-sided paired t tests'
+        if kind != 'orderings': way = f'one-sided paired t tests, margin {100*study.margin:g} % of the printed score,'
+        how = f'{way} over {_span(t.pairs)} seeds{f", Holm-corrected over all {len(t)}"*(len(t) > 1)}, 5 %'
+        counted = ', '.join(f'{k} in {v}' for k, v in _counts(t).items())
+        told = f'{_n(len(t), "test")} of what the paper says {_WHAT[kind]}: {counted} ({how}).'
+        few = f' {_FEW}' if kind == 'orderings' else ' Two seeds can hardly show it.'
+        out.append((told + few*int(t.pairs.max() == 2), list(_claim_lines(study, t))))
     return out or [(_against(study, runs), [])]
 
 def _against(study, runs): # no claims: what differs from the baseline
@@ -78,7 +81,7 @@ def _against(study, runs): # no claims: what differs from the baseline
     side = np.where(clear.difference < 0, 'lower', 'higher')
     told = [f'{METRICS[m]}{f" ({b})" if len(study.blocks) > 1 else ""} is {s} with {", ".join(t.arm)}'
             for (b, m, s), t in clear.groupby([clear.block, clear.metric, side], sort=False)]
-    none = 'none is distinguishable' if d.p.notna().any() else 'none could be tested, as there are fewer than two pairs'
+    none = 'none is distinguishable' if d.p.notna().any() else 'none could be tested, as there are fewer than two seeds'
     found = f'{len(clear)} can be told from 0: {"; ".join(told)}' if told else none
     few = f' {_FEW}' if d.pairs.max() == 2 else ''
     return f'Of {_n(len(d), "difference")} to {study.baseline}, {found}.{few}'
@@ -119,7 +122,7 @@ def level_lines(
     told = f'{t.same.sum()} of {_n(len(t), "mean")} differ from the published one by no more than both intervals allow.'
     return [(told, off)]*bool(len(t))
 
-# %% ../../nbs/76_study.sections.ipynb #ca81d8e1
+# %% ../../nbs/76_study.sections.ipynb #b48be3d9
 def gaps(
     study, # A `Study`
     rows:pd.DataFrame, # What was done, with `recipe`, and `error` where a run failed
@@ -152,24 +155,28 @@ def setting(
     out.append(f'Trained on up to {most("n_clean")} images and {most("n_blended")} blends, '
                f'scored on {most("n_eval")} images.')
     if have('seconds'):
-        speed = f', {done.images_per_s.median():,.0f} images/s in training' if have('images_per_s') else ''
+        alone = f', {done.train_seconds.median():.0f} s of them training' if have('train_seconds') else ''
+        speed = f' at {done.images_per_s.median():,.0f} images/s' if alone and have('images_per_s') else ''
         total = timedelta(seconds=round(float(done.seconds.sum())))
-        out.append(f'A run took {done.seconds.median():.0f} s (median){speed}; all together {total}.')
+        out.append(f'A run took {done.seconds.median():.0f} s (median){alone}{speed}; all together {total}.')
     return out + origin_lines(done)
 
-# %% ../../nbs/76_study.sections.ipynb #dd826a2f
+# %% ../../nbs/76_study.sections.ipynb #88fd0459
 def cautions(
     study, # A `Study`
     rows:pd.DataFrame, # What was done
     cut=(), # As of `reductions`: (field, full, here)
+    page:bool=True, # Is there a section that lists what was cut? Else it is spelled out
 )->list: # Sentences for the top of the page
     "What a reader must not overlook."
     out, fields = [study.note]*bool(study.note), {k for k, *_ in cut}
+    each = ', '.join(k if page else f'{k} ({here or "none"}; in full {full or "none"})' for k, full, here in cut)
+    see = ': see "What was run".' if page else '.'
     if fields - _AS_PUBLISHED:
         out.append('Reduced, or changed: this is not the published setting, so the numbers are not comparable with the '
-                   f'published ones. It differs in {", ".join(k for k, *_ in cut)}: see "What was run".')
-    elif fields - {'form'}: out.append('A part of the study: its runs are in full, but fewer: see "What was run".')
-    if 'form' in fields: out.append('Trained in the fast form, in bfloat16: page 67 says which scores it was shown to keep.')
+                   f'published ones. It differs in {each}{see}')
+    elif fields - {'form'}: out.append(f'A part of the study: its runs are in full, but fewer. It differs in {each}{see}')
+    if 'form' in fields: out.append('Trained in bfloat16 (form "fast"), not in float32; room 67 measures what that costs.')
     done = rows[rows.error.isna()] if 'error' in rows else rows
     mixed = [o for o in origin_lines(done[[c for c in ('version', 'form', 'source') if c in done]]) if ': mixed: ' in o]
     if mixed: out.append(f'Not all runs are alike. {"; ".join(mixed)}.')
@@ -229,8 +236,10 @@ def score_sections(
     head = f'Our scores beside {" and ".join(sources)}' if sources else 'Scores'
     return [H2(head), *out, P(_STATED + _BASIS*bool(sources), cls='soft')]
 
-# %% ../../nbs/76_study.sections.ipynb #652be60e
-_NETS = ' Architectures are pooled: p speaks of these networks, not of networks in general.'
+# %% ../../nbs/76_study.sections.ipynb #aae66191
+_NETS = ' Architectures are averaged: p speaks of these networks, not of networks in general.'
+_KINDS = dict(orderings=("The paper's orderings", ' < '), not_lower=('What is said not to be better', ' ≥ '),
+              equals=('What is said not to differ', ' = '))
 
 def _solid(v): return str(v).replace(' ', '\u00a0').replace('-', '\u2011') # lines break in the first column alone
 
@@ -240,30 +249,42 @@ def claim_sections(
 )->list: # Elements for `html_page`
     "Each claim of the paper with its tests."
     out, several = [], len(study.blocks) > 1
-    for kind, title in dict(orderings="The paper's orderings", equals='What is said not to differ').items():
+    for kind, (title, sign) in _KINDS.items():
         if not getattr(study, kind): continue
         t = rep.tested_claims(study, runs, kind)
-        first, than = t.claim != t.claim.shift(), ' < ' if kind == 'orderings' else ' = '
+        first = t.claim != t.claim.shift()
         shown = tests_text(t).apply(lambda c: c.map(_solid)) # pandas 2.0 has no `DataFrame.map`
         shown.insert(1, 'verdict', t.verdict.map(_solid))
         if several: shown['score'] = (t.block + ': ' + shown.score).map(_solid)
-        if t.pairs.nunique() == 1: shown = shown.drop(columns='pairs')
-        shown.insert(0, 'said', (t.lower + than + t.other).map(_solid))
+        if t.pairs.nunique() == 1: shown = shown.drop(columns='seeds')
+        shown.insert(0, 'said', (t.lower + sign + t.other).map(_solid))
         out += [H2(title), table_html(shown.set_index(t.claim.where(first, '')), 'text')]
-        out.append(P(f'Two-sided paired t tests of {_span(t.pairs)} pairs: two runs equal in '
-                     f'{" and ".join(rep.pair_of(study))}. p is corrected after Holm over the {_n(len(t), "test")} of '
-                     'this table; intervals are not. The published difference is that of the printed means. "Not '
-                     'distinguishable" is not "equal": the interval says what may still be there.'
-                     + _NETS*(runs.model.nunique() > 1), cls='soft'))
+        out.append(P(_tested(study, t, kind) + _NETS*(runs.model.nunique() > 1), cls='soft'))
     return out
 
-# %% ../../nbs/76_study.sections.ipynb #b7f1764b
+def _tested(study, t, kind): # how, in words
+    pair, place = ' and '.join(rep.pair_of(study)), ' and places of the curve'*bool(study.curve)
+    seeds = (f' over {_span(t.pairs)} seeds: runs are compared that are equal in {pair}, and the differences of a seed '
+             f'are averaged over networks{place}.')
+    after = (f' p is corrected after Holm over the {_n(len(t), "test")} of this table; intervals are not. The published '
+             'difference is that of the printed means.')
+    if kind == 'orderings':
+        return 'Two-sided paired t tests' + seeds + after + (' "Not distinguishable" is not "equal": the interval says '
+                                                             'what may still be there.')
+    side = 'above minus the margin' + ' and below the margin: two one-sided'*(kind == 'equals')
+    return (f'What is tested is that the difference is {side}{" (one-sided)"*(kind != "equals")} paired t tests{seeds} '
+            f'The margin is {100*study.margin:g} % of the score that is printed for the second arm, or of ours where none '
+            'is. "Undecided": neither this nor a difference from 0 can be told.' + after)
+
+# %% ../../nbs/76_study.sections.ipynb #d223e359
 _CAPTIONS = dict(
-    forest='Differences to {} within pairs; hollow marks, where there are any, are those of the printed means. The '
+    forest='Differences to {} over seeds; hollow marks, where there are any, are those of the printed means. The '
            'titles count what can be told from 0 after correction; an interval that leaves out 0 need not count.',
-    scores='Small grey marks are runs. Where intervals leave the panel, there are too few runs for narrow ones.',
+    scores='Small grey marks are runs. Where intervals leave the panel, there are too few runs for narrow ones. A title '
+           'names an arm only if paired tests of three or more seeds tell it from all others, after correction.',
     curve='Means with 95 % intervals over runs; where those leave the panel, there are too few runs for narrow ones.',
-    reliability='15 bins of equal width, all runs of an arm pooled; the area of a dot is the share of images.',
+    reliability='15 bins of equal width, all runs of an arm pooled; the area of a dot is the share of images. A title has '
+                'mean confidence less accuracy; below .005 it is called no gap, though single bins may be off.',
     attack="Loss under FGSM away from the data set's class, over the size of the step.")
 
 def draw_figures(
@@ -283,7 +304,7 @@ def draw_figures(
         where = f' on {block}' if len(study.blocks) > 1 else ''
         axs = rep.plot_reliability(scored, f'{prefix}reliability')
         add(f'reliability_{prefix}'.strip('_'), axs, f'Reliability{where}: {_CAPTIONS["reliability"]}')
-    add('attack', rep.plot_attack(scored), _CAPTIONS['attack'])
+    add('attack', rep.plot_attack(scored, pair=rep.pair_of(study)), _CAPTIONS['attack'])
     return out
 
 # %% ../../nbs/76_study.sections.ipynb #dc524a1a

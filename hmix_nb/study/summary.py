@@ -195,7 +195,7 @@ def within(
         return 'reversed' if zero < alpha and o.difference < 0 else 'undecided'
     return t.assign(verdict=[told(o, z) for o, z in zip(t.itertuples(), zero)])
 
-# %% ../../nbs/69_study.summary.ipynb #f729dbbd
+# %% ../../nbs/69_study.summary.ipynb #1d1dd2ab
 def leader(
     rows:pd.DataFrame, # One row a run
     metric:str, # A column of scores
@@ -203,13 +203,14 @@ def leader(
     higher:bool=False, # Is more better?
     pair=PAIR, # Columns that make a pair
     alpha:float=.05, # Below it, there is a difference
+    least:int=3, # Seeds; with two, a test that counts may well be luck
 )->str|None: # Name of the arm, or `None`
     "Name the arm with the best mean if paired t tests tell it from every other one, Holm-corrected over these."
     means = summarise(rows, [metric])[metric]['mean'].dropna()
     if len(means) < 2: return None
     best = means.idxmax() if higher else means.idxmin()
     t = paired(rows[rows.arm.isin(means.index)], best, [metric], pair=pair)
-    ahead = (t.p_holm < alpha) & ((t.difference < 0) == higher)
+    ahead = (t.p_holm < alpha) & (t.pairs >= least) & ((t.difference < 0) == higher)
     return best if ahead.all() else None
 
 # %% ../../nbs/69_study.summary.ipynb #d44e060c

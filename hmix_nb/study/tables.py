@@ -105,7 +105,7 @@ def switches(
         rows += [(q, where, o, ', '.join(here), ' or '.join(map(str, others))) for o in asked]
     return pd.DataFrame(rows, columns=['question', 'where', 'field', 'here', 'others'])
 
-# %% ../../nbs/73_study.tables.ipynb #e619bde8
+# %% ../../nbs/73_study.tables.ipynb #49dced58
 SAID = {
     'seeds': 'Seeds are 0, 1, …; those of the papers are unstated.',
     'fgsm': 'FGSM is the loss against the class of the data set, on all images. On CIFAR-10H the code takes that class and '
@@ -128,7 +128,7 @@ SAID = {
     'm6': '"M = 6" and "M = 51" are all answers of an image, 6 to 11 and 47 to 63 (thesis 3.3.2).',
     'mixup': 'Batches of 128, weight decay 1e-4 and no clipping are those of the code behind mixup (thesis 4.3.1).',
     'no_recipe': 'The paper tells no recipe; epochs, rate and its drops are those of thesis 4.3.1 (UAI 5.1).',
-    '810': 'The 810 blends are those of image pairs that were shown at three shares; the text lists none (thesis 4.2.1).',
+    '810': 'The 810 blends, which the released file does not mark, are those of pairs shown at three shares (thesis 4.2.1).',
     'basis': 'The printed intervals look like those of single images, not of seeds (thesis Tables 4.1 to 4.3).',
     'net': 'The net is PreAct ResNet-18; the code that chapter 4 builds on has no PreAct ResNet-34 (thesis 5.2.2).',
     'alpha': 'α is 1 for mixup, as in UAI 5.2, 10 for Mix-MaxEnt and .2 for Ent-WC (thesis 5.2.2).',

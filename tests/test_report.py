@@ -268,7 +268,7 @@ def test_what_is_mixed_or_a_stand_in_is_said_at_the_top():
 def test_where_runs_were_made_is_said():
     study = get_study('thesis-4.1', seeds=2)
     said = text(page_of(study, rows_for(study, device='cpu', cpu='AMD EPYC', cores=2, train_seconds=6., images_per_s=1234)))
-    assert 'device cpu; CPU AMD EPYC; CPU cores 2' in said and 'A run took 9 s (median), 6 s of them training at 1,234 images/s' in said
+    assert 'device cpu; CPU AMD EPYC; CPU cores 2' in said and 'A run took 9 s (median), 6 s of it training at 1,234 images/s' in said
 
 def test_what_is_said_not_to_be_better_is_tested_as_that():
     study = get_study('thesis-3.1')
@@ -380,6 +380,41 @@ def test_a_commit_that_looks_like_a_number_stays_text(tmp_path, no_figures):
     pg.write_report(tmp_path, study, rows_for(study, commit='12345e6', cores=2))
     assert set(pg.rows_of(study, tmp_path).commit) == {'12345e6'}
     assert 'commit 12345e6' in text(pg.report_dir(tmp_path).read_text(encoding='utf-8'))
+
+SAVED = sorted(o.name for o in (Path(__file__).parent.parent/'nbs'/'tutorials'/'rows').iterdir())
+
+@pytest.mark.parametrize('name', SAVED)
+def test_saved_rows_are_whole_and_say_what_their_study_says_now(name):
+    "Else `python tools/save_rows.py` writes them anew."
+    folder = Path(__file__).parent.parent/'nbs'/'tutorials'/'rows'/name
+    study, about = pg.read_study(folder)
+    now = get_study(name, quick=study.name.endswith('-quick'))
+    assert replace(study, full=now.full) == now and about['command'].startswith(f'hmix run {name}')
+    rows = pg.rows_of(study, folder)
+    assert list(rows.recipe) == [recipe_hash(r) for r in now.recipes] and np.isfinite(rows[[c for *_, c in rep.columns_of(now)]].astype(float)).all(axis=None)
+    assert {'device', 'cpu', 'cores', 'torch', 'commit'} <= set(rows) and rows.commit.notna().all() and not rows.commit.str.contains('dirty').any()
+
+def test_a_short_report_says_what_a_page_needs(tmp_path, no_figures):
+    assert 'No rows of thesis-3.1 are saved here' in text(pg.short_report(tmp_path/'thesis-3.1'))
+    study = get_study('thesis-3.1', quick=True)
+    pg.write_report(tmp_path/'a', study, rows_for(study, fail=[0]), command='hmix run thesis-3.1 --quick')
+    said = text(pg.short_report(tmp_path/'a'))
+    for o in ('hmix run thesis-3.1 --quick : 10 of 10 runs, reduced in seed, model, epochs', 'Incomplete: 1 run failed', 'thesis Table 3.1, on CIFAR-10S',
+              '2.026 ± 0.18', 'Of 24 printed differences to Hard Labels, 2'): assert o in said, o
+    for name in ('thesis-3.5-figure', 'demo'): # a curve, and a study that stands beside nothing
+        pg.write_report(tmp_path/name, s := get_study(name, quick=True), rows_for(s))
+        assert f'{len(s)} of {len(s)} runs' in (said := text(pg.short_report(tmp_path/name))) and 'printed differences' not in said
+
+def test_rows_are_saved_whole_or_not_at_all(tmp_path):
+    study, tool = get_study('thesis-b.2', quick=True), Path(__file__).parent.parent/'tools'/'save_rows.py'
+    def saved(): return subprocess.run([sys.executable, tool, tmp_path, 'thesis-b.2', '--to', tmp_path/'to'], capture_output=True, text=True)
+    (tmp_path/'thesis-b.2'/'rows').mkdir(parents=True)
+    for o in made(study, fail=[0], lose=[3]): (tmp_path/'thesis-b.2'/'rows'/f"{o['recipe']}.json").write_text(json.dumps(o))
+    assert saved().returncode == 1 and 'thesis-b.2: 3 of 4 runs, 1 failed; not saved' in saved().stdout and not (tmp_path/'to').exists()
+    for o in made(study): (tmp_path/'thesis-b.2'/'rows'/f"{o['recipe']}.json").write_text(json.dumps(o))
+    assert saved().returncode == 0
+    again, _ = pg.read_study(tmp_path/'to'/'thesis-b.2')
+    assert replace(again, full=study.full) == study and len(pg.rows_of(again, tmp_path/'to'/'thesis-b.2')) == 4
 
 def test_run_study_leaves_a_study_that_can_be_reported_before_it_is_done(tmp_path, no_figures):
     study, rows = demo(quick=True), {o['recipe']: o for o in made(demo(quick=True))}

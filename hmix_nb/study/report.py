@@ -184,7 +184,7 @@ def _grid(study, names): # a panel per block and metric, a line per name
     for ax in axs.flat: ax.locator_params(axis='x', nbins=5)
     return fig, axs, [(ax, *o) for ax, o in zip(axs.flat, columns_of(study))], dict(zip(names, ys))
 
-# %% ../../nbs/72_study.report.ipynb #7dc1fa5e
+# %% ../../nbs/72_study.report.ipynb #ed34a9db
 def plot_forest(
     study, # A `Study` with a baseline
     runs:pd.DataFrame, # From `arm_rows`
@@ -201,14 +201,14 @@ def plot_forest(
         ax.plot(t.published, y - .24, 'D', ms=6, mfc='white', mec=MIXUP, mew=1.6, zorder=2)
         _zoom(ax, [*t.difference, *t.published, 0], [*t.low, *t.high])
         clear, better = t.p_holm < .05, (t.difference > 0) == (m in HIGHER)
-        told = f'{(clear & better).sum()} better, {(clear & ~better).sum()} worse'
-        if not t.p_holm.notna().any(): told = 'too few seeds to test'
+        counted = f'{(clear & better).sum()} better, {(clear & ~better).sum()} worse'
+        told = counted if t.p_holm.notna().any() else 'too few seeds to test'
         describe(ax, f'{_panel(study, block, m)}: {told}', f'{METRICS[m]} less that of {_short(study.baseline, 24)}')
     theirs = _mark('D', 'published, of the printed means', MIXUP, mfc='white', mew=1.6)
     _legend(fig, [_mark('o', 'ours, with 95 % interval over seeds', PEOPLE)] + [theirs]*int(d.published.notna().any()))
     return axs
 
-# %% ../../nbs/72_study.report.ipynb #3d66b8fb
+# %% ../../nbs/72_study.report.ipynb #db183885
 def plot_scores(
     study, # A `Study`
     runs:pd.DataFrame, # From `arm_rows`
@@ -226,8 +226,7 @@ def plot_scores(
             ax.plot(part[c], part.arm.map(ys) + .2, mark, ms=4, color='.72', zorder=1)
         for k, color in ((~base, PEOPLE), (base, MIXUP)):
             ax.errorbar(o['mean'][k], y[k], xerr=o.half[k], fmt='o', ms=6, capsize=3, color=color, zorder=3)
-        kw = dict(fmt='D', ms=5, mfc='white', mew=1.4, elinewidth=1, color='.45', zorder=2)
-        ax.errorbar(t['mean'], y - .24, xerr=t.half, **kw)
+        ax.errorbar(t['mean'], y - .24, xerr=t.half, fmt='D', ms=5, mfc='white', mew=1.4, elinewidth=1, color='.45', zorder=2)
         _zoom(ax, [*runs[c], *t['mean']], [*(o['mean'] - o.half), *(o['mean'] + o.half)])
         describe(ax, _panel(study, b, m) + _ahead(study, runs, m, c), METRICS[m])
     marks = [_mark(k, o, '.72', ms=4) for k, o in zip(_MARKS, models)]
@@ -263,7 +262,7 @@ def plot_reliability(
     for ax in axs.flat[:len(names)]: ax.label_outer()
     return axs.flat[:len(names)]
 
-# %% ../../nbs/72_study.report.ipynb #eb58f6f7
+# %% ../../nbs/72_study.report.ipynb #d72693f5
 def plot_attack(
     runs:pd.DataFrame, # From `arm_rows`
     column:str='attack_curve', # Of the losses
@@ -276,15 +275,14 @@ def plot_attack(
     fig, ax = new_figure(size=(6.6, 3.6))
     for name, color, mark in zip(names, palette(len(names)), _MARKS):
         o = t.loc[name].sort_index()
-        kw = dict(fmt=f'-{mark}', ms=5, lw=1.4, capsize=2, color=color, label=_short(name))
-        ax.errorbar(o.index*255, o['mean'], yerr=o.half, **kw)
+        ax.errorbar(o.index*255, o['mean'], yerr=o.half, fmt=f'-{mark}', ms=5, lw=1.4, capsize=2, color=color, label=_short(name))
     _zoom(ax, t['mean'], [*(t['mean'] - t.half), *(t['mean'] + t.half)], 'y')
     ax.legend(frameon=False, fontsize=8, loc='upper left', bbox_to_anchor=(1, 1))
     first = leader(runs.assign(last=largest_step(runs, column)), 'last', pair=pair)
     told = f'the loss is lowest with {_short(first)}' if first else 'no loss is lower than all others'
     return describe(ax, f'After the largest step, {told}', 'size of the FGSM step, in 1/255', 'loss, nats')
 
-# %% ../../nbs/72_study.report.ipynb #b337f6ef
+# %% ../../nbs/72_study.report.ipynb #141566aa
 def curve_points(
     study, # A `Study` with a `curve`
     runs:pd.DataFrame, # From `arm_rows`
@@ -302,14 +300,15 @@ def plot_curve(
     fig, axs = new_figure(len(study.blocks), len(study.metrics), size=(3.6, 3.2), squeeze=False)
     for ax, (b, m, c) in zip(axs.flat, columns_of(study)):
         t = curve_points(study, runs, c)
-        names = t.index.unique('arm')
-        for name, color, mark in zip(names, palette(len(names)), _MARKS):
+        names, x = t.index.unique('arm'), t.index.get_level_values('x')
+        aside = .012*np.ptp(x)*x.duplicated().any() # intervals at one place stand side by side
+        for i, (name, color, mark) in enumerate(zip(names, palette(len(names)), _MARKS)):
             o = t.loc[name].sort_index()
-            kw = dict(fmt=f'-{mark}', ms=5, capsize=3, color=color, label=_short(name))
-            ax.errorbar(o.index, o['mean'], yerr=o.half, **kw)
+            kw = dict(fmt=f'-{mark}', ms=5, capsize=3, elinewidth=.8, color=color, label=_short(name))
+            ax.errorbar(o.index + aside*(i - (len(names)-1)/2), o['mean'], yerr=o.half, **kw)
         _zoom(ax, t['mean'], [*(t['mean'] - t.half), *(t['mean'] + t.half)], 'y')
         describe(ax, _panel(study, b, m) + _ahead(study, runs, m, c), study.curve[1], METRICS[m])
-    axs[0, 0].legend(frameon=False, fontsize=8)
+    _legend(fig, axs[0, 0].get_legend_handles_labels()[0])
     return axs
 
 # %% ../../nbs/72_study.report.ipynb #0c5aed4a

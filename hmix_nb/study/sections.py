@@ -46,31 +46,32 @@ def _claim_lines(study, t):
         if len(n) == 1: each = [f'{n.index[0]} in {"all " * (len(o) > 1)}{_n(len(o), "test")}']
         yield f'{text}: {", ".join(each)}.'
 
-# %% ../../nbs/76_study.sections.ipynb #bc7a222e
+# %% ../../nbs/76_study.sections.ipynb #bf661057
 _FEW = 'With two seeds a difference has to be 12.7 standard errors large to count: few can, and one that does may be luck.'
-_WHAT = dict(orderings='is lower', not_lower='is not lower', equals='does not differ')
+_WHAT = dict(orderings=('is lower', 'two-sided'), not_lower=('is not lower', 'one-sided'),
+             equals=('does not differ', 'two one-sided'))
 
 def findings(
     study, # A `Study`
     runs:pd.DataFrame, # From `arm_rows`
+    few:bool=True, # Say what two seeds are worth?
 )->list: # Tuples: a sentence, and sentences below it
     "Say first what came out."
     none = 'No run has scores, so there is nothing to compare.'
     if not len(runs) or not is_scored(study, runs).any(): return [(none, [])]
     out = []
     for kind in [k for k in STATED if getattr(study, k)]:
-        t = rep.tested_claims(study, runs, kind)
+        t, (what, sided) = rep.tested_claims(study, runs, kind), _WHAT[kind]
         if not t.p.notna().any():
-            asked = f'What the paper says {_WHAT[kind]} could not be tested ({_n(len(t), "claim")})'
-            out.append((f'{asked}: a test takes two seeds.', []))
+            out.append((f'What the paper says {what} could not be tested ({_n(len(t), "claim")}): a test takes two seeds.', []))
             continue
-        way = 'two-sided paired t tests'
-        if kind != 'orderings': way = f'one-sided paired t tests, margin {100*study.margin:g} % of the printed score,'
-        how = f'{way} over {_span(t.pairs)} seeds{f", Holm-corrected over all {len(t)}"*(len(t) > 1)}, 5 %'
+        by = f', margin {100*study.margin:g} % of the printed score,'*(kind != 'orderings')
+        of = f', Holm-corrected over all {len(t)}'*(len(t) > 1)
+        how = f'{sided} paired t tests{by} over {_span(t.pairs)} seeds{of}, at 5 %'
         counted = ', '.join(f'{k} in {v}' for k, v in _counts(t).items())
-        told = f'{_n(len(t), "test")} of what the paper says {_WHAT[kind]}: {counted} ({how}).'
-        few = f' {_FEW}' if kind == 'orderings' else ' Two seeds can hardly show it.'
-        out.append((told + few*int(t.pairs.max() == 2), list(_claim_lines(study, t))))
+        told = f'{_n(len(t), "test")} of what the paper says {what}: {counted} ({how}).'
+        worth = f' {_FEW}' if kind == 'orderings' else ' Two seeds can hardly show it.'
+        out.append((told + worth*int(few and t.pairs.max() == 2), list(_claim_lines(study, t))))
     return out or [(_against(study, runs), [])]
 
 def _against(study, runs): # no claims: what differs from the baseline
@@ -86,7 +87,7 @@ def _against(study, runs): # no claims: what differs from the baseline
     few = f' {_FEW}' if d.pairs.max() == 2 else ''
     return f'Of {_n(len(d), "difference")} to {study.baseline}, {found}.{few}'
 
-# %% ../../nbs/76_study.sections.ipynb #65f7d1a9
+# %% ../../nbs/76_study.sections.ipynb #5e0be4da
 def levels(
     study, # A `Study`
     runs:pd.DataFrame, # From `arm_rows`
@@ -99,8 +100,7 @@ def levels(
     ours = [s.loc[a, column[b, m]][['mean', 'half']] if a in s.index else (np.nan, np.nan)
             for a, b, m in zip(cells.arm, cells.block, cells.metric)]
     mean, half = np.array(ours, float).reshape(-1, 2).T
-    out = cells[['arm', 'block', 'metric']].assign(ours=mean, half=half)
-    out = out.assign(published=cells['mean'], its_half=cells['half'])
+    out = cells[['arm', 'block', 'metric']].assign(ours=mean, half=half, published=cells['mean'], its_half=cells['half'])
     return out.assign(same=(out.ours - out.published).abs() <= np.hypot(out.half, out.its_half))
 
 _AS_PUBLISHED = {'seed', 'arms', 'runs', 'form'} # fields that leave a run comparable with the published ones
@@ -122,7 +122,7 @@ def level_lines(
     told = f'{t.same.sum()} of {_n(len(t), "mean")} differ from the published one by no more than both intervals allow.'
     return [(told, off)]*bool(len(t))
 
-# %% ../../nbs/76_study.sections.ipynb #b48be3d9
+# %% ../../nbs/76_study.sections.ipynb #84510cdf
 def gaps(
     study, # A `Study`
     rows:pd.DataFrame, # What was done, with `recipe`, and `error` where a run failed
@@ -152,16 +152,15 @@ def setting(
     most = lambda k: f'{done[k].max():,.0f}' if have(k) else 'an unknown number of'
     out.append(f'{_n(done.seed.nunique(), "seed")}, paired: {", ".join(map(str, sorted(done.seed.unique())))}; '
                f'{", ".join(done.model.dropna().unique())}.')
-    out.append(f'Trained on up to {most("n_clean")} images and {most("n_blended")} blends, '
-               f'scored on {most("n_eval")} images.')
+    out.append(f'Trained on up to {most("n_clean")} images and {most("n_blended")} blends, scored on {most("n_eval")} images.')
     if have('seconds'):
-        alone = f', {done.train_seconds.median():.0f} s of them training' if have('train_seconds') else ''
+        alone = f', {done.train_seconds.median():.0f} s of it training' if have('train_seconds') else ''
         speed = f' at {done.images_per_s.median():,.0f} images/s' if alone and have('images_per_s') else ''
         total = timedelta(seconds=round(float(done.seconds.sum())))
         out.append(f'A run took {done.seconds.median():.0f} s (median){alone}{speed}; all together {total}.')
     return out + origin_lines(done)
 
-# %% ../../nbs/76_study.sections.ipynb #88fd0459
+# %% ../../nbs/76_study.sections.ipynb #d0cbdd8b
 def cautions(
     study, # A `Study`
     rows:pd.DataFrame, # What was done
@@ -182,7 +181,8 @@ def cautions(
     if mixed: out.append(f'Not all runs are alike. {"; ".join(mixed)}.')
     kinds = {k: [o for o in origins(rows, [k]).get(k, ()) if o != 'unknown'] for k in ('source', 'corruption_source')}
     strange = [o for o in kinds['source'] if not o.startswith('original')]
-    if strange and study.tables: out.append(f'Stand-in data, not the original images: {"; ".join(strange)}.')
+    if strange and any(r.data == 'h-mix' for r in study.recipes):
+        out.append(f'Stand-in data, not the original images: {"; ".join(strange)}.')
     stand = [o for o in kinds['corruption_source'] if 'stand-in' in o]
     if stand and 'c_ce' in study.metrics: out.append(f'Stand-in corruptions, not CIFAR-10-C: {"; ".join(stand)}.')
     scores = done.reindex(columns=[c for *_, c in rep.columns_of(study)]).apply(pd.to_numeric, errors='coerce')
@@ -193,7 +193,7 @@ def cautions(
     gone = [f'{_n(left, "run")} missing']*bool(left) + [f'{_n(bad, "run")} failed']*bool(bad)
     return out + [f'Incomplete: {" and ".join(gone)}. Means and tests use what is there.']*bool(gone)
 
-# %% ../../nbs/76_study.sections.ipynb #50a00f0d
+# %% ../../nbs/76_study.sections.ipynb #95ab97cf
 _STATED = ('Mean over the runs of an arm ± half its 95 % t interval, t(.975, n-1) · sd / √n; architectures are '
            'pooled, each run counts once.')
 _BASIS = (' How the published intervals were computed is not stated: the numbers suggest runs in some tables and '
@@ -224,8 +224,7 @@ def score_sections(
     for table, same in tables:
         about = books.get(table)
         for block in study.blocks:
-            name = [books[table]['source']] if len(tables) > 1 else []
-            name += [block]*(len(study.blocks) > 1)
+            name = [about and about['source']]*(len(tables) > 1) + [block]*(len(study.blocks) > 1)
             out += [H3(': '.join(name))]*bool(name) + [table_html(rep.score_table(study, runs, table, block))]
         if about:
             more = ''.join(f" {books[k]['source']} prints the same numbers." for k in same)
@@ -236,7 +235,7 @@ def score_sections(
     head = f'Our scores beside {" and ".join(sources)}' if sources else 'Scores'
     return [H2(head), *out, P(_STATED + _BASIS*bool(sources), cls='soft')]
 
-# %% ../../nbs/76_study.sections.ipynb #aae66191
+# %% ../../nbs/76_study.sections.ipynb #e2a2aa86
 _NETS = ' Architectures are averaged: p speaks of these networks, not of networks in general.'
 _KINDS = dict(orderings=("The paper's orderings", ' < '), not_lower=('What is said not to be better', ' ≥ '),
               equals=('What is said not to differ', ' = '))
@@ -252,13 +251,12 @@ def claim_sections(
     for kind, (title, sign) in _KINDS.items():
         if not getattr(study, kind): continue
         t = rep.tested_claims(study, runs, kind)
-        first = t.claim != t.claim.shift()
         shown = tests_text(t).apply(lambda c: c.map(_solid)) # pandas 2.0 has no `DataFrame.map`
         shown.insert(1, 'verdict', t.verdict.map(_solid))
         if several: shown['score'] = (t.block + ': ' + shown.score).map(_solid)
         if t.pairs.nunique() == 1: shown = shown.drop(columns='seeds')
         shown.insert(0, 'said', (t.lower + sign + t.other).map(_solid))
-        out += [H2(title), table_html(shown.set_index(t.claim.where(first, '')), 'text')]
+        out += [H2(title), table_html(shown.set_index(t.claim.where(t.claim != t.claim.shift(), '')), 'text')]
         out.append(P(_tested(study, t, kind) + _NETS*(runs.model.nunique() > 1), cls='soft'))
     return out
 
@@ -271,10 +269,10 @@ def _tested(study, t, kind): # how, in words
     if kind == 'orderings':
         return 'Two-sided paired t tests' + seeds + after + (' "Not distinguishable" is not "equal": the interval says '
                                                              'what may still be there.')
-    side = 'above minus the margin' + ' and below the margin: two one-sided'*(kind == 'equals')
-    return (f'What is tested is that the difference is {side}{" (one-sided)"*(kind != "equals")} paired t tests{seeds} '
-            f'The margin is {100*study.margin:g} % of the score that is printed for the second arm, or of ours where none '
-            'is. "Undecided": neither this nor a difference from 0 can be told.' + after)
+    way, side = ('Two one-sided', ', and below it') if kind == 'equals' else ('One-sided', '')
+    return (f'{way} paired t tests{seeds} Tested is that the difference is above minus the margin{side}. The margin is '
+            f'{100*study.margin:g} % of the score that is printed for the second arm, or of ours where none is. '
+            '"Undecided": neither this nor a difference from 0 can be told.' + after)
 
 # %% ../../nbs/76_study.sections.ipynb #d223e359
 _CAPTIONS = dict(

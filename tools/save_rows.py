@@ -1,0 +1,29 @@
+"""Save the rows of studies for the tutorials: `python tools/save_rows.py RUNS STUDY [STUDY ...] [--full]`.
+
+RUNS/STUDY is a folder that `hmix run STUDY --quick --out RUNS/STUDY` has filled. What is written to nbs/tutorials/rows/STUDY
+is its rows as one small table, and what the study says now: its claims, departures and published rows."""
+import argparse
+from pathlib import Path
+from hmix_nb.core import write_atomic
+from hmix_nb.study.page import as_csv, rows_of, study_json
+from hmix_nb.study.recipe import get_study
+
+def save(runs, name, full, to):
+    study = get_study(name, quick=not full)
+    rows = rows_of(study, runs/name)
+    bad = int(rows.error.notna().sum()) if 'error' in rows else 0
+    if len(rows) < len(study) or bad: return f'{name}: {len(rows)} of {len(study)} runs, {bad} failed; not saved'
+    write_atomic(to/name/'rows.csv', as_csv(rows))
+    write_atomic(to/name/'study.json', study_json(study, f'hmix run {name}{"" if full else " --quick"}'))
+    return f'{name}: {len(rows)} rows saved'
+
+if __name__ == '__main__':
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument('runs', type=Path)
+    p.add_argument('study', nargs='+')
+    p.add_argument('--full', action='store_true', help='rows of the full studies, not of the quick ones')
+    p.add_argument('--to', type=Path, default=Path(__file__).parent.parent/'nbs'/'tutorials'/'rows')
+    a = p.parse_args()
+    said = [save(a.runs, o, a.full, a.to) for o in a.study]
+    print(*said, sep='\n')
+    raise SystemExit(any('not saved' in o for o in said))

@@ -446,7 +446,7 @@ def test_latex_is_whole(tmp_path, name):
     assert not stack and tex.isascii() and tex.count(r'\toprule') == len(study.blocks)*max(1, len(study.tables))
     widths = list(rows_of_tabular(tex))
     assert len(widths) >= len(study.arms) and all(a == b for a, b in widths)
-    assert 'What was run' not in tex and (f'runs ({len(study)}; in full {len(study.full)})' in tex or name == 'demo')
+    assert 'What was run' not in tex and (f'runs: {len(study)} (in full {len(study.full)})' in tex or name == 'demo')
     assert not re.search(r'(?<!\\)[#_]', tex.split(r'\begin{document}')[1]) and 'Incomplete: 1 run failed' in tex
     if not shutil.which('pdflatex'): return
     (tmp_path/'t.tex').write_text(tex)

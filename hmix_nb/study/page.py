@@ -150,7 +150,7 @@ def report_html(
     parts.append(Footer(P('Made by ', Code(about['command']), made) if about.get('command') else P('Made' + made)))
     return html_page(study.title, *parts)
 
-# %% ../../nbs/79_study.page.ipynb #3db4fe9e
+# %% ../../nbs/79_study.page.ipynb #58ca381d
 _HEAD = [r'\documentclass{article}', r'\usepackage[T1]{fontenc}', r'\usepackage[landscape,margin=2cm]{geometry}',
          r'\usepackage{booktabs}', r'\begin{document}']
 
@@ -165,9 +165,9 @@ def latex(
     noted = sec.cautions(replace(study, note=''), rows, about.get('reductions') or [], page=False)
     for table, _ in sec.tables_of(study):
         for block in study.blocks:
-            name = [study.title] + [f'beside {published()[table]["source"]}' if table else 'scores']
-            name += [block]*(len(study.blocks) > 1)
-            caption = ' '.join([f'{", ".join(name)}.', 'Mean over runs ± half the 95 % t interval.', *noted])
+            name = [f'Beside {published()[table]["source"]}' if table else 'Scores'] + [block]*(len(study.blocks) > 1)
+            end = '' if study.title[-1:] in '.?!' else '.'
+            caption = ' '.join([f'{study.title}{end} {", ".join(name)}.', 'Mean over runs ± half the 95 % t interval.', *noted])
             parts += ['', r'\begin{table}[p]', r'\centering', r'\small', fr'\caption{{{tex(caption)}}}',
                       tabular(rep.score_table(study, runs, table, block)), r'\end{table}']
     return '\n'.join([f'% Made with hmix_nb {__version__}', *_HEAD, *parts, '', r'\end{document}', ''])

@@ -160,7 +160,7 @@ def setting(
         out.append(f'A run took {done.seconds.median():.0f} s (median){alone}{speed}; all together {total}.')
     return out + origin_lines(done)
 
-# %% ../../nbs/76_study.sections.ipynb #d0cbdd8b
+# %% ../../nbs/76_study.sections.ipynb #48dfc124
 def cautions(
     study, # A `Study`
     rows:pd.DataFrame, # What was done
@@ -169,7 +169,7 @@ def cautions(
 )->list: # Sentences for the top of the page
     "What a reader must not overlook."
     out, fields = [study.note]*bool(study.note), {k for k, *_ in cut}
-    each = ', '.join(k if page else f'{k} ({here or "none"}; in full {full or "none"})' for k, full, here in cut)
+    each = ', '.join(k if page else f'{k}: {here or "none"} (in full {full or "none"})' for k, full, here in cut)
     see = ': see "What was run".' if page else '.'
     if fields - _AS_PUBLISHED:
         out.append('Reduced, or changed: this is not the published setting, so the numbers are not comparable with the '

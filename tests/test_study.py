@@ -8,7 +8,8 @@ from hmix_nb.data.images import as_floats
 from hmix_nb.evaluation.attack import fgsm_loss
 from hmix_nb.evaluation.scores import ece, predict, score
 from hmix_nb.study import run as study_run
-from hmix_nb.study.recipe import Recipe, demo, get_study, grid, recipe_hash
+from hmix_nb.study.folder import run_rows
+from hmix_nb.study.recipe import FORMAT, Recipe, demo, get_study, grid, recipe_hash
 from hmix_nb.study.run import attack_curve, fed, material, objective_of, policy_of, run, source_of, train
 from hmix_nb.train.loop import Diverged
 from hmix_nb.train.models import mk_model
@@ -17,7 +18,7 @@ TINY = replace(demo().recipes[0], epochs=1, n_train=100, labelling='relabel', n_
 SCORES = ['ce', 'ce_floor', 'calib', 'calib_all', 'ece', 'fgsm', 'fgsm_1000', 'fgsm_soft', 'fgsm_soft_1000', 'accuracy', 'accuracy_hard',
           'top2', 'worst_class', 'entropy_pearson', 'entropy_spearman']
 ABOUT = ['recipe', 'n_eval', 'seconds', 'train_seconds', 'images_per_s', 'device', 'gpu', 'form', 'n_clean', 'n_blended', 'source', 'version',
-         'commit', 'torch', 'python', 'reliability', 'attack_curve']
+         'commit', 'torch', 'python', 'cpu', 'cores', 'reliability', 'attack_curve']
 def scores(row): return {k: row[k] for k in SCORES}
 def flat(net): return torch.cat([p.detach().flatten() for p in net.parameters()])
 
@@ -232,3 +233,15 @@ def test_settings_are_chosen_on_the_carved_images(hub):
     with pytest.raises(FileNotFoundError, match="held='carved'"):
         if hub.has('cifar10-train.npz'): pytest.skip('the training images are at hand')
         source_of(replace(QUICK, held='train-15000'))
+
+def test_rows_on_stand_in_corruptions_do_not_count_once_the_real_ones_are_there(tmp_path, monkeypatch):
+    r = replace(Recipe(data='h-mix'), corruptions=3)
+    made = dict(format=FORMAT, version='0', source='there', corruption_source='stand-in corruptions 3: 8 kinds, drawn', recipe=recipe_hash(r), **asdict(r))
+    def stands_in(recipe, root=None, device=None): return made
+    run_rows([r], tmp_path, run=stands_in, n_jobs=1, progress=False)
+    monkeypatch.setattr('hmix_nb.study.run.source_of', lambda r, root=None: 'there')
+    monkeypatch.setattr('hmix_nb.study.run.run', lambda *a, **k: made | dict(corruption_source='CIFAR-10-C 3: 15 kinds'))
+    for folder, kinds in ((None, 'stand-in corruptions 3: 8 kinds, drawn'), (tmp_path, 'CIFAR-10-C 3: 15 kinds')):
+        monkeypatch.setattr('hmix_nb.study.run.find_cifar10c', lambda hub: folder)
+        assert run_rows([r], tmp_path, n_jobs=1, device='cpu', progress=False).corruption_source.tolist() == [kinds]
+    assert len(list((tmp_path/'old').iterdir())) == 1

@@ -11,7 +11,7 @@ __all__ = ['SETS3', 'VOTES', 'OURS', 'PEOPLE', 'GAMMAS', 'BETAS', 'HARD', 'PLAIN
 from .recipe import Study, register, unused
 from .tables import CH3, NETS3, QUICK3, RATES, arm, claims, said
 
-# %% ../../nbs/77_study.chapter3.ipynb #0c834070
+# %% ../../nbs/77_study.chapter3.ipynb #382ae7d3
 SETS3 = {'CIFAR-10H': '', 'CIFAR-10S': 's_'}
 VOTES, OURS = dict(labels='cifar-10h'), dict(labels='cifar-10s') # ours: T2, clamp, γ = .1 (thesis 3.3.2)
 PEOPLE = {'CIFAR-10H': VOTES, 'Ours (T2, Clamp)': OURS}
@@ -42,7 +42,7 @@ def study3(
                alike=any(r.spread == 'semantic' for r in runs), smooth=any(r.smoothing for r in runs))
     tables = tuple(dict.fromkeys(p.table for a in arms for p in a.published))
     return Study(name, title, tuple(arms), baseline, **dict(blocks=SETS3, tables=tables) | kwargs,
-                 departures=said('rate', 'drops3', 'uma', *(k for k, v in own.items() if v), *more))
+                 departures=said('rate', 'drops3', 'uma', 'plain', *(k for k, v in own.items() if v), *more))
 
 # %% ../../nbs/77_study.chapter3.ipynb #0286f9c9
 HARD, PLAIN, OWN, TEN = 'Hard Labels', ['Random Labels', 'Uniform Labels'], 'Ours (T2, Clamp)', 'CIFAR-10H'

@@ -45,16 +45,19 @@ def read_rows(
     "Read all rows that are there, in the order of their names."
     return [row for p in sorted((Path(out)/'rows').glob('*.json')) if (row := read_row(p)) is not None]
 
-# %% ../../nbs/74_study.folder.ipynb #a6593bbc
+# %% ../../nbs/74_study.folder.ipynb #e3926b54
 def why_not(
     row:dict, # From `read_row`
     recipe:Recipe, # The run that it should be
     source:str|None=None, # Where its images have to come from; `None` takes any
+    corrupted:str|None=None, # How its `corruption_source` has to begin; `None` takes any
 )->str: # Empty if the row counts
     "Say why a row does not count as that run."
     if 'error' in row: return 'it failed'
     if row.get('format') != FORMAT: return f"it has recipe format {row.get('format')}, not {FORMAT}"
     if source not in (None, row['source']): return f"it was measured on {row['source']}, not on {source}"
+    bad = row.get('corruption_source') or 'no corruptions'
+    if corrupted and not bad.startswith(corrupted): return f'it was scored on {bad}, not on {corrupted}'
     try: same = from_dict({f.name: row[f.name] for f in fields(Recipe) if f.name in row}) == recipe
     except ValueError: same = False
     return '' if same else 'it is the row of another recipe'
@@ -128,7 +131,7 @@ def run_to_disk(
         mark.unlink(missing_ok=True)
     return row
 
-# %% ../../nbs/74_study.folder.ipynb #61498545
+# %% ../../nbs/74_study.folder.ipynb #4f12385a
 def _aside(out, path):
     "Move a row into `old/`, beside earlier ones of its name."
     old, n = Path(out)/'old', 0
@@ -141,6 +144,7 @@ def set_aside(
     recipes, # Of the study
     sources:dict, # Where the images come from, by recipe hash; a missing one takes any
     fresh:bool=False, # All rows of `recipes`?
+    corrupted=None, # As `sources`: CIFAR-10-C or its stand-ins?
 )->dict: # Reason -> number of rows
     "Set rows aside that do not count, except those that another process is at."
     found, others = {}, {p: r for p in (Path(out)/'rows').glob('*.json')
@@ -157,7 +161,8 @@ def set_aside(
         with claim(out, r) as ours:
             if not ours or not path.exists(): continue
             row = read_row(path)
-            why = 'it is damaged' if row is None else 'fresh' if fresh else why_not(row, r, sources.get(path.stem))
+            wanted = sources.get(path.stem), (corrupted or {}).get(path.stem)
+            why = 'it is damaged' if row is None else 'fresh' if fresh else why_not(row, r, *wanted)
             if why: _aside(out, path)
             if why: found[why] = found.get(why, 0) + 1
     return found
@@ -270,16 +275,17 @@ class _Runner:
                 if ours: return True
         return False
 
-# %% ../../nbs/74_study.folder.ipynb #c3a2f1e1
+# %% ../../nbs/74_study.folder.ipynb #c77ff55e
 def _real(recipes, root): # what does a run, and where its images come from; missing data is said here, before any work
-    from hmix_nb.study.run import run, source_of # torch
+    from hmix_nb.study.run import corrupted_with, run, source_of # torch
     from hmix_nb.train.models import MODELS # torch
     for r in recipes: check_name(r.model, MODELS, 'model')
     key = lambda r: (r.data, r.train_on, r.labels, r.endpoints, r.held, r.score_s, r.corruptions > 0) # files it needs
     found = {k: source_of(r, root) for k, r in {key(r): r for r in recipes}.items()}
-    return run, {recipe_hash(r): found[key(r)] for r in recipes}
+    by_hash = {recipe_hash(r): r for r in recipes}
+    return run, {h: found[key(r)] for h, r in by_hash.items()}, {h: corrupted_with(r, root) for h, r in by_hash.items()}
 
-# %% ../../nbs/74_study.folder.ipynb #78b40cfa
+# %% ../../nbs/74_study.folder.ipynb #e7e03794
 def run_rows(
     study, # A `Study`, or `Recipe`s
     out, # The folder of the study
@@ -296,15 +302,16 @@ def run_rows(
     "Do the runs that are not done yet, and gather all rows."
     import pandas as pd # the command line lists studies without it
     engine(backend, n_jobs=n_jobs) # refused before any work; opened below
-    asked, out, sources = tuple(getattr(study, 'recipes', study)), Path(out).absolute(), {}
+    asked, out, sources, bad = tuple(getattr(study, 'recipes', study)), Path(out).absolute(), {}, {}
     recipes = list({recipe_hash(r): r for r in asked}.values())
     root = os.path.abspath(root) if root else os.environ.get('HMIX_DATA') # workers may stand elsewhere
     (out/'rows').mkdir(parents=True, exist_ok=True) # a folder that cannot be written is noticed now, not after hours
     if backend == 'loky' and (run is None or device): device = usable(device)
-    if run is None: run, sources = _real(recipes, root)
+    if run is None: run, sources, bad = _real(recipes, root)
     def todo(): return [r for r in recipes if not row_path(out, r).exists()]
     with engine(backend, cluster=cluster, n_jobs=n_jobs, device=device) as workers:
-        set_aside(out, recipes, sources, fresh)
+        told = set_aside(out, recipes, sources, fresh, bad)
+        if progress and told: print('Set aside:', ', '.join(f'{n} rows, {why}' for why, n in told.items()), file=sys.stderr)
         work = _Runner(out, run, root, device, sources, uuid4().hex)
         with watch(out, recipes, workers.n, progress):
             while left := todo():

@@ -105,7 +105,7 @@ def switches(
         rows += [(q, where, o, ', '.join(here), ' or '.join(map(str, others))) for o in asked]
     return pd.DataFrame(rows, columns=['question', 'where', 'field', 'here', 'others'])
 
-# %% ../../nbs/73_study.tables.ipynb #49dced58
+# %% ../../nbs/73_study.tables.ipynb #35ec54d2
 SAID = {
     'seeds': 'Seeds are 0, 1, …; those of the papers are unstated.',
     'fgsm': 'FGSM is the loss against the class of the data set, on all images. On CIFAR-10H the code takes that class and '
@@ -116,6 +116,7 @@ SAID = {
     'drops3': 'The rate drops after 51 and 56 epochs, one later than in the text, as in the code (thesis 3.3).',
     'drops4': 'The rate drops after 101 and 151 epochs, one later than in the text, as in the code of mixup (thesis 4.3.1).',
     'uma': 'Batches of 32 and clipping at norm 1 are the released code\'s; the text has neither (thesis 3.3).',
+    'plain': 'No image is flipped or cropped, as the text has it (thesis 4.3.1); the code of chapter 3 does, by default.',
     'split': 'The 100 images that are scored are not trained on: 6,900 images, as in the code, not 7,000 (thesis 3.3).',
     'redrawn': 'The 900 and the 100 are drawn anew for each seed, as the text has it; code draws once (thesis 3.3.1).',
     's': 'CIFAR-10S: mean T2, clamp labels of six answers at most; FGSM is against them, as in the code (thesis 3.3.1).',

@@ -413,7 +413,10 @@ def test_rows_are_saved_whole_or_not_at_all(tmp_path):
     assert saved().returncode == 1 and 'thesis-b.2: 3 of 4 runs, 1 failed; not saved' in saved().stdout and not (tmp_path/'to').exists()
     for o in made(study): (tmp_path/'thesis-b.2'/'rows'/f"{o['recipe']}.json").write_text(json.dumps(o))
     assert saved().returncode == 0
-    again, _ = pg.read_study(tmp_path/'to'/'thesis-b.2')
+    (tmp_path/'thesis-b.2'/'study.json').write_text(pg.study_json(study, "hmix run thesis-b.2 --quick --out '/my own/x' --jobs 1"))
+    assert saved().returncode == 0
+    again, about = pg.read_study(tmp_path/'to'/'thesis-b.2')
+    assert about['command'] == 'hmix run thesis-b.2 --quick --jobs 1' # no folder of that machine
     assert replace(again, full=study.full) == study and len(pg.rows_of(again, tmp_path/'to'/'thesis-b.2')) == 4
 
 def test_run_study_leaves_a_study_that_can_be_reported_before_it_is_done(tmp_path, no_figures):

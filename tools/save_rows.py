@@ -1,12 +1,20 @@
 """Save the rows of studies for the tutorials: `python tools/save_rows.py RUNS STUDY [STUDY ...] [--full]`.
 
 RUNS/STUDY is a folder that `hmix run STUDY --quick --out RUNS/STUDY` has filled. What is written to nbs/tutorials/rows/STUDY
-is its rows as one small table, and what the study says now: its claims, departures and published rows."""
-import argparse
+is its rows as one small table, the command that made them, without folders of that machine (--out, --root), and what the
+study says now: its claims, departures and published rows. Where those have
+changed, `python tools/save_rows.py nbs/tutorials/rows STUDY ...` writes them anew beside the rows that are there."""
+import argparse, json, shlex
 from pathlib import Path
 from hmix_nb.core import write_atomic
 from hmix_nb.study.page import as_csv, rows_of, study_json
 from hmix_nb.study.recipe import get_study
+
+def command_of(folder, name, full): # as it was typed, if the folder knows
+    file = folder/'study.json'
+    words = shlex.split(json.loads(file.read_text(encoding='utf-8'))['command'] or '') if file.exists() else []
+    keep = [w for i, w in enumerate(words) if w not in ('--out', '--root') and (i == 0 or words[i-1] not in ('--out', '--root'))]
+    return shlex.join(keep) or f'hmix run {name}{"" if full else " --quick"}'
 
 def save(runs, name, full, to):
     study = get_study(name, quick=not full)
@@ -14,7 +22,7 @@ def save(runs, name, full, to):
     bad = int(rows.error.notna().sum()) if 'error' in rows else 0
     if len(rows) < len(study) or bad: return f'{name}: {len(rows)} of {len(study)} runs, {bad} failed; not saved'
     write_atomic(to/name/'rows.csv', as_csv(rows))
-    write_atomic(to/name/'study.json', study_json(study, f'hmix run {name}{"" if full else " --quick"}'))
+    write_atomic(to/name/'study.json', study_json(study, command_of(runs/name, name, full)))
     return f'{name}: {len(rows)} rows saved'
 
 if __name__ == '__main__':

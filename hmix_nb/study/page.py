@@ -172,7 +172,7 @@ def latex(
                       tabular(rep.score_table(study, runs, table, block)), r'\end{table}']
     return '\n'.join([f'% Made with hmix_nb {__version__}', *_HEAD, *parts, '', r'\end{document}', ''])
 
-# %% ../../nbs/79_study.page.ipynb #1e09ce54
+# %% ../../nbs/79_study.page.ipynb #2815204b
 _SHOWN = {'labels.png': 'Blends on which people and mixup differ much, and the label that each labelling gives them.',
           'answers.svg': 'What people, or simulated people, answered about the blends.'}
 
@@ -185,6 +185,7 @@ def rows_of(
     rows, saved = pd.DataFrame(read_rows(out)), Path(out)/'rows.csv'
     if not len(rows) and saved.exists(): rows = pd.read_csv(saved, dtype=dict.fromkeys(('recipe', 'commit'), str))
     if not len(rows): return pd.DataFrame(dict(recipe=[]))
+    if 'format' in rows: rows = rows[rows.format == FORMAT]
     return rows[rows.recipe.isin(own)].sort_values('recipe', key=lambda h: h.map(own)).reset_index(drop=True)
 
 def as_csv(

@@ -6,7 +6,7 @@
 __all__ = ['is_scored', 'findings', 'levels', 'level_lines', 'gaps', 'setting', 'cautions', 'bullets', 'tables_of',
            'score_sections', 'claim_sections', 'draw_figures', 'every_score', 'score_details']
 
-# %% ../../nbs/76_study.sections.ipynb #529b9936
+# %% ../../nbs/76_study.sections.ipynb #4bf5ae6f
 from datetime import timedelta
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from fastcore.xml import Details, H2, H3, Li, P, Summary, Ul
 from ..figures import table_html
 from . import report as rep
 from .recipe import STATED, published, recipe_hash
-from .summary import METRICS, origin_lines, origins, plus_minus, summarise, tests_text
+from .summary import ALIKE, METRICS, origin_lines, origins, plus_minus, summarise, tests_text
 
 # %% ../../nbs/76_study.sections.ipynb #4885feaa
 def _n(k, one, many=None): return f'{k} {one if k == 1 else many or one + "s"}'
@@ -160,7 +160,7 @@ def setting(
         out.append(f'A run took {done.seconds.median():.0f} s (median){alone}{speed}; all together {total}.')
     return out + origin_lines(done)
 
-# %% ../../nbs/76_study.sections.ipynb #48dfc124
+# %% ../../nbs/76_study.sections.ipynb #2b65b855
 def cautions(
     study, # A `Study`
     rows:pd.DataFrame, # What was done
@@ -175,16 +175,16 @@ def cautions(
         out.append('Reduced, or changed: this is not the published setting, so the numbers are not comparable with the '
                    f'published ones. It differs in {each}{see}')
     elif fields - {'form'}: out.append(f'A part of the study: its runs are in full, but fewer. It differs in {each}{see}')
-    if 'form' in fields: out.append('Trained in bfloat16 (form "fast"), not in float32; room 67 measures what that costs.')
+    if 'form' in fields: out.append('Trained in bfloat16 (form "fast"), not in float32; measured for a small net on a CPU alone.')
     done = rows[rows.error.isna()] if 'error' in rows else rows
-    mixed = [o for o in origin_lines(done[[c for c in ('version', 'form', 'source') if c in done]]) if ': mixed: ' in o]
+    mixed = [o for o in origin_lines(done[[c for c in ALIKE if c in done]]) if ': mixed: ' in o]
     if mixed: out.append(f'Not all runs are alike. {"; ".join(mixed)}.')
     kinds = {k: [o for o in origins(rows, [k]).get(k, ()) if o != 'unknown'] for k in ('source', 'corruption_source')}
     strange = [o for o in kinds['source'] if not o.startswith('original')]
     if strange and any(r.data == 'h-mix' for r in study.recipes):
         out.append(f'Stand-in data, not the original images: {"; ".join(strange)}.')
     stand = [o for o in kinds['corruption_source'] if 'stand-in' in o]
-    if stand and 'c_ce' in study.metrics: out.append(f'Stand-in corruptions, not CIFAR-10-C: {"; ".join(stand)}.')
+    if stand and 'c_ce' in done: out.append(f'Stand-in corruptions, not CIFAR-10-C: {"; ".join(stand)}.')
     scores = done.reindex(columns=[c for *_, c in rep.columns_of(study)]).apply(pd.to_numeric, errors='coerce')
     if lack := int((~np.isfinite(scores.astype(float))).any(axis=1).sum()):
         out.append(f'Of {_n(lack, "run")} that ended well, a score is missing or no number; it is left out.')

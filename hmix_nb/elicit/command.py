@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['new', 'check', 'preview', 'serve', 'status', 'export', 'add_elicit']
 
-# %% ../../nbs/86_elicit.command.ipynb #f3adb805
-import os, sys, time
+# %% ../../nbs/86_elicit.command.ipynb #675300f5
+import os, re, sys, time
 from pathlib import Path
 
 # %% ../../nbs/86_elicit.command.ipynb #8459c040
@@ -103,23 +103,31 @@ def preview(
     _until_stopped(handle)
     return 0
 
-# %% ../../nbs/86_elicit.command.ipynb #92fbeeac
+# %% ../../nbs/86_elicit.command.ipynb #b58c90ce
+def _public(url): # as people reach it: what stands before the path, and the path
+    if found := re.fullmatch(r'(https?://[A-Za-z0-9.:\[\]-]+)((?:/[A-Za-z0-9._~-]+)*)/?', url): return found.groups()
+    raise ValueError(f"--url: found {url!r}; allowed is an address such as 'https://study.example.org/blends'")
+
 def serve(
-    args, # Parsed: `study`, `db`, `host`, `port`, `root`
+    args, # Parsed: `study`, `db`, `host`, `port`, `url`, `root`
 )->int: # What the shell sees: 0
     "Serve a study until Ctrl-C; what was answered is kept, and the same command goes on from there."
     from hmix_nb.elicit import owner, server # `owner` gives `server` its page
     from hmix_nb.elicit.store import Store
-    spec = _load(args)
+    spec, (site, path) = _load(args), _public(args.url) if args.url else ('', '')
     store = Store(_database(args), spec)
-    handle = server.serve(spec, store, host=args.host, port=args.port, quiet=True)
+    handle = server.serve(spec, store, host=args.host, port=args.port, root=path, quiet=True)
+    public = f'{site}{path}/' if site else handle.url
     ids = '&'.join(f'{k}={{{{%{k}%}}}}' for k in ('PROLIFIC_PID', 'STUDY_ID', 'SESSION_ID'))
-    _say(_about(spec), f'For participants: {handle.url}', f'From Prolific: {handle.url}?{ids}',
-         f'For you alone, until the next start: {handle.owner_url}',
-         f'Answers are kept in {store.url}; look in with: {_me()} status {args.study}',
-         f'Ctrl-C ends it; the same command goes on from there. Then: {_me()} export {args.study} answers.csv')
-    if args.host not in ('127.0.0.1', 'localhost', '::1'):
-        _say('Others can reach this server. Put it behind a proxy that speaks HTTPS before you send the link.')
+    _say(_about(spec), f'For participants: {public}', f'From Prolific: {public}?{ids}',
+         f'For you alone, until the next start: {public}{handle.owner_url.removeprefix(handle.url)}',
+         f'Answers are kept in {store.url}; look in with: {_me()} status {args.study}')
+    if site: _say(f'The server listens at {handle.url}; what answers at {site}{path} has to pass everything on to it.')
+    elif args.host not in ('127.0.0.1', 'localhost', '::1'):
+        _say('Others can reach this server. Put it behind a proxy that speaks HTTPS, and name its address by --url, '
+             'before you send the link.')
+    else: _say('Only this computer can open these links; --url names an address that others reach.')
+    _say(f'Ctrl-C ends it; the same command goes on from there. Then: {_me()} export {args.study} answers.csv')
     _until_stopped(handle)
     return 0
 
@@ -188,7 +196,7 @@ def _add_new(sub):
     n.set_defaults(func=new)
     return n
 
-# %% ../../nbs/86_elicit.command.ipynb #63cbcc62
+# %% ../../nbs/86_elicit.command.ipynb #d748bfbc
 def add_elicit(
     sub, # What `ArgumentParser.add_subparsers` returned
     root:dict, # How `--root` is described
@@ -208,6 +216,8 @@ def add_elicit(
         p.add_argument('--port', type=int, default=8000, metavar='N', help='default 8000; 0 takes any that is free')
     pre.add_argument('--open', action='store_true', help='open it in a browser')
     srv.add_argument('--host', default='127.0.0.1', help='where to listen; default 127.0.0.1, this computer alone')
+    srv.add_argument('--url', help='the address that people open, such as https://study.example.org, where a proxy or '
+                                   'tunnel passes it on to this server')
     stat.add_argument('--watch', type=float, metavar='SECONDS', help='say it again every so often')
     ex.add_argument('out', metavar='FILE', help='where to; .csv or .parquet')
     ex.add_argument('--hmix', action='store_true', help='in the layout of the released files')

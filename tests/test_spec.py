@@ -314,6 +314,11 @@ def test_good_answers(task, answer, want): assert check_answer(task, answer, tri
 
 EXPLAINS = make()
 
+@pytest.mark.parametrize('mix, sure, field', [('33.333333', '50', 'mix'), ('33', '50.5', 'confidence'), ('50', 1e-7, 'confidence')])
+def test_a_slider_stands_at_whole_percent(mix, sure, field):
+    with pytest.raises(AnswerError) as e: check_answer('coefficient', dict(mix=mix, confidence=sure), trial('coefficient'), ('cat', 'dog'), MOVED)
+    assert (e.value.key, e.value.field) == ('whole', field) and '{' not in EXPLAINS.explain(e.value)
+
 @settings(max_examples=400, deadline=None)
 @given(st.sampled_from(TASKS), st.dictionaries(st.sampled_from(['lam', 'choice', 'mix', 'confidence', 'first', 'first_prob', 'second', 'second_prob', 'impossible', 'x']),
        junk | st.sampled_from(['cat', 'dog', 50, '50', ['dog'], ['owl', 'dog'], 1, .1, -.0, 10**400])) | junk, st.none() | st.just(MOVED) | junk)
@@ -323,6 +328,7 @@ def test_an_answer_is_in_range_or_explained(task, answer, moved):
         assert '{' not in EXPLAINS.explain(e).replace('{', '', str(e.values).count('{'))
         return
     for k in ('lam_h', 'confidence', 'first_prob', 'second_prob'): assert out.get(k) is None or 0 <= out[k] <= 1 and str(out[k]) != '-0.0'
+    if task == 'coefficient': assert all(round(out[k], 2) == out[k] for k in out) # whole percent: where a slider can stand
     if task == 'categorical':
         assert out['first'] in ('cat', 'dog', 'owl') and out['second'] != out['first'] and not {out['first'], out['second']} & set(out['impossible'])
         assert out['first_prob'] + (out['second_prob'] or 0) <= 1 + 1e-9 and out['first_prob'] >= (out['second_prob'] or 0)

@@ -192,7 +192,31 @@ def test_enrolling(site):
     plain = hidden(site.client.get('/').text) # without a platform: a double click is one person
     assert site.client.post('/', data=plain).headers['location'] == site.client.post('/', data=plain).headers['location'] != first
     assert len(site.store.participants()) == 2 and 'abc' not in str(site.store.participants()) + str(site.store.answers())
-    assert site.client.post('/', data={**plain, 'x'*50: 'y'}).status_code == 400
+    assert site.client.post('/', data={**again, 'PROLIFIC_PID': 'x'*201, 'key': 'a-new-key'}).status_code == 400
+
+def come_by(site, query, client=None):
+    "Press the button on the page of an address with `query`; the participant's token."
+    client = client or TestClient(site.app, follow_redirects=False)
+    return client.post('/', data=hidden(client.get('/?' + query).text)).headers['location'].rpartition('/')[2]
+
+def test_an_address_cannot_say_more_than_who_comes(site):
+    victim, name = come_by(site, 'PROLIFIC_PID=victim&STUDY_ID=s'), lambda token: site.store.state(token).participant
+    evil = [come_by(site, f'PROLIFIC_PID=evil{i}&{o}') for i, o in enumerate(('platform=victim', f'participant={name(victim)}', 'lam_h=.9', 'browser=x', 'sealed=x'))]
+    assert victim not in evil and len(set(evil)) == 5
+    form = hidden(site.client.get('/').text) | dict(PROLIFIC_PID='evil5', platform='victim', participant=name(victim), lam_h='.9')
+    evil.append(site.client.post('/', data=form).headers['location'].rpartition('/')[2])
+    ids = site.store.platform_ids(site.store.secret)
+    assert set(ids.columns) == {'participant', 'platform', 'STUDY_ID'} and dict(zip(ids.participant, ids.platform)) == {
+        name(victim): 'victim', **{name(o): f'evil{i}' for i, o in enumerate(evil)}}
+
+def test_a_placeholder_is_nobody(site):
+    from urllib.parse import quote
+    who = [come_by(site, f'PROLIFIC_PID={quote(o)}') for o in ('{{%PROLIFIC_PID%}}', '{{%PROLIFIC_PID%}}', '${e://Field/pid}', '%PID%', '[ID]', '<id>')]
+    assert len(set(who)) == 6 and len(site.store.platform_ids(site.store.secret)) == 0
+
+def test_who_comes_is_found_in_a_long_or_broken_address(site):
+    for query in ('&'.join(f'utm_{i}=x' for i in range(20)), 'utm=%ff', 'q=%00', 'utm=' + 'x'*5000):
+        assert hidden(site.client.get(f'/?{query}&PROLIFIC_PID=late').text)['PROLIFIC_PID'] == 'late', query[:40]
 
 def test_owner_page_needs_its_token(site):
     seen = []

@@ -1,5 +1,6 @@
 "The server under hands that are clumsy or hostile: nothing is lost, nothing comes in that the study forbids."
 import asyncio, re, socket, sys, threading
+from html import unescape
 import httpx, pytest
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 from starlette.testclient import TestClient
@@ -198,6 +199,31 @@ def come_by(site, query, client=None):
     "Press the button on the page of an address with `query`; the participant's token."
     client = client or TestClient(site.app, follow_redirects=False)
     return client.post('/', data=hidden(client.get('/?' + query).text)).headers['location'].rpartition('/')[2]
+
+def test_an_id_that_others_know_opens_nothing(site):
+    victim = site.client
+    token = come_by(site, 'PROLIFIC_PID=victim', victim)
+    thief = TestClient(site.app, follow_redirects=False)
+    form = hidden(thief.get('/?PROLIFIC_PID=victim').text)
+    for given in (form, {**form, 'key': 'another-key'}, {**form, 'browser': victim.cookies['hmix']}):
+        r = thief.post('/', data=given)
+        assert r.status_code == 409 and 'location' not in r.headers and token not in r.text + str(r.headers)
+        assert site.spec.text('refused.began').splitlines()[0] in unescape(r.text)
+    site.app = make_app(site.spec, site.store, limits=OFF) # also after a restart
+    for client, code in ((TestClient(site.app, cookies=dict(victim.cookies), follow_redirects=False), 303), (TestClient(site.app, follow_redirects=False), 409)):
+        assert client.post('/', data=hidden(client.get('/?PROLIFIC_PID=victim').text)).status_code == code
+    assert come_by(site, 'PROLIFIC_PID=victim', victim) == token == site.store.link('victim') and site.store.link('nobody') is None
+    assert len(site.store.participants()) == 1
+
+def test_the_cookie_outlives_the_browser_and_is_secure_where_the_study_is(site):
+    for url, secure in (('http://testserver', False), ('https://testserver', True)):
+        said = TestClient(site.app, base_url=url).get('/').headers['set-cookie'].lower()
+        assert ('secure' in said) == secure and int(re.search('max-age=([0-9]+)', said)[1]) >= 30*24*3600 and 'httponly' in said
+
+def test_the_key_of_the_first_form_is_short(site):
+    form = hidden(site.client.get('/').text)
+    assert [site.client.post('/', data={**form, 'key': o}).status_code for o in ('', 'x', 'k'*65, 'k'*60_000, 'ä'*9)] == [400]*5
+    assert len(site.store.participants()) == 0 and not site.app.state.rooms.joined
 
 def test_an_address_cannot_say_more_than_who_comes(site):
     victim, name = come_by(site, 'PROLIFIC_PID=victim&STUDY_ID=s'), lambda token: site.store.state(token).participant

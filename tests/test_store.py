@@ -283,6 +283,17 @@ def test_platform_ids_are_hashed_and_locked_up(open_store, url):
     if url != ':memory:':
         with pytest.raises(ValueError, match='another one'): open_store(secret='yet another secret')
 
+def test_a_link_goes_to_the_browser_that_began(open_store):
+    store = open_store()
+    ann = store.enrol('ann', {'STUDY_ID': 's', 'platform': 'eve', 'participant': 'p', 'browser': 'y'}, browser='her browser')
+    assert store.enrol('ann', browser='her browser') == ann == store.enrol('ann') == store.link('ann') == store.link(' ann ') # without one: the owner asks
+    for other in ('another', ''): refused('began', store.enrol, 'ann', browser=other)
+    ben = store.enrol('ben')
+    refused('began', store.enrol, 'ben', browser='her browser') # nobody knows whose it was
+    assert store.link('ben') == ben and store.link('eve') is None and len(store.participants()) == 2
+    ids = store.platform_ids(SECRET).set_index('platform')
+    assert ids.participant['ann'] == store.state(ann).participant and 'browser' not in ids and ids.STUDY_ID['ann'] == 's'
+
 def test_the_secret_is_a_private_file(tmp_path, monkeypatch):
     path = tmp_path/'a'/'x.db'
     with pytest.raises(OSError): Store(path, make())

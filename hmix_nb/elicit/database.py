@@ -198,7 +198,7 @@ class Database:
         with self._lock if self._memory else nullcontext():
             with self._engine.connect() as con: yield con
 
-# %% ../../nbs/56_elicit.database.ipynb #cf065b4d
+# %% ../../nbs/56_elicit.database.ipynb #94aae678
 def platform_record(
     platform:str, # The person's id on a recruiting platform
     extra:dict|None, # What else it tells
@@ -210,7 +210,7 @@ def platform_record(
     ok = lambda o, n: isinstance(o, str) and len(o) <= n and o.isprintable()
     if not isinstance(extra, dict) or len(extra) > 10 or not all(ok(k, 40) and ok(v, 200) for k, v in extra.items()):
         raise Refused('malformed', 'extra')
-    return {'platform': platform.strip()} | extra
+    return extra | {'platform': platform.strip()} # ours last: nothing in an address changes whom it is about
 
 # %% ../../nbs/56_elicit.database.ipynb #cd17dc84
 def read_number(

@@ -231,6 +231,61 @@ def test_construct_steps_within_50_ms_and_clamps(browser):
         for _ in range(2): page.locator('#more').click()
         assert lam() == '0.2'
 
+def test_single_letters_can_be_switched_off(browser):
+    "Who dictates to a computer types letters without meaning to."
+    lam = lambda page: page.evaluate('document.querySelector("input[name=lam]:checked").value')
+    with served('construct', start=.5) as handle, tab(browser) as page:
+        come(page, handle)
+        page.keyboard.press('h')
+        assert lam(page) == '0.6' and page.locator('#more').get_attribute('aria-keyshortcuts') == 'h'
+        page.locator('#keys').uncheck()
+        for key in ('h', 'H', 'g'): page.keyboard.press(key)
+        assert lam(page) == '0.6' and page.locator('[aria-keyshortcuts]').count() == 0 and not page.locator('.steps kbd').first.is_visible()
+        page.keyboard.press('ArrowRight') # arrows are no letters
+        assert lam(page) == '0.7'
+        page.locator('#next').click()
+        page.locator('progress[value="1"]').wait_for()
+        ready(page)
+        assert not page.locator('#keys').is_checked() # for all trials
+        page.keyboard.press('h')
+        assert lam(page) == '0.5'
+        page.locator('#keys').check()
+        page.keyboard.press('h')
+        assert lam(page) == '0.6'
+
+def test_nobody_is_taken_away_before_asking_to_be(browser):
+    with served('coefficient', completion_url='https://example.invalid/done?cc={code}') as handle, tab(browser) as page:
+        page.clock.install()
+        page.clock.resume()
+        come(page, handle, 'done')
+        page.clock.fast_forward(120_000) # two minutes, in which a code can be copied
+        assert page.url.startswith(handle.url) and page.locator('.code').inner_text() == 'C1A2B3'
+        assert page.locator('#next').get_attribute('href') == 'https://example.invalid/done?cc=C1A2B3'
+
+@pytest.mark.parametrize('scripts', [True, False])
+def test_what_came_back_is_found_without_looking(browser, scripts):
+    "The notice has the focus and stands before the field that it is about, which points at it."
+    focused = lambda page: page.evaluate('document.activeElement.id')
+    def told(page, field):
+        assert focused(page) == 'notice' and page.locator(f'{field}[aria-invalid=true][aria-describedby=notice]').count() >= 1
+        assert page.evaluate('document.getElementById("notice").nextElementSibling.matches("[aria-invalid], :has([aria-invalid])")')
+        page.keyboard.press('Tab')
+        assert page.evaluate('document.activeElement.closest("[aria-invalid]") !== null')
+    with served('coefficient') as handle, tab(browser, java_script_enabled=True) as page:
+        page.route('**/static/**/*.js', lambda r: r.continue_() if scripts else r.fulfill(body='', content_type='text/javascript'))
+        token = handle.store.enrol()
+        for step, field in (('consent', 'fieldset'), ('comprehension', 'fieldset'), ('trials', 'input')):
+            walk(handle.store, token, step)
+            page.goto(f'{handle.url}p/{token}')
+            if step == 'consent': page.locator('input[name=box0]').check()
+            if step == 'comprehension': page.locator('input[name=q0] >> nth=0').check()
+            if step == 'trials' and scripts: # what only the server refuses
+                for name in ('mix', 'confidence'): page.locator(f'input[name={name}]').fill('25')
+                page.locator('input[name=mix]').evaluate('o => { o.step = ".5"; o.value = "25.5"; }')
+            page.locator('#next').click()
+            page.locator('#notice p').wait_for()
+            told(page, field)
+
 def test_arrows_take_pictures_from_the_start(browser):
     chosen = lambda page: page.evaluate('+(document.querySelector("input[name=choice]:checked")?.value ?? -1)')
     with served('pairwise') as handle, tab(browser) as page:

@@ -44,7 +44,7 @@ def choice(
     "Make a radio button or check box within its label, large enough for a thumb."
     return Label(Input(type=kind, name=name, value=str(value), checked=on), Span(words), cls='choice')
 
-# %% ../../nbs/58_elicit.controls.ipynb #b1045265
+# %% ../../nbs/58_elicit.controls.ipynb #aadc39ea
 def _pictures(spec, trial, visit):
     "The pictures of a trial in the order shown, of fixed size so that nothing jumps while they load."
     alt = spec.text('blend_of', a=trial.class_a, b=trial.class_b) if trial.class_b else spec.text('image_of')
@@ -52,8 +52,7 @@ def _pictures(spec, trial, visit):
                 cls='pixels' if spec.upscale == 'nearest' else None)
     return [Img(src=visit.picture(trial.stimulus, lam), **look) for lam in trial.options]
 
-def _moved(visit, *names):
-    return [Input(type='hidden', name=f'moved_{o}', value=visit.value(f'moved_{o}')) for o in names]
+def _moved(visit, *names): return [Input(type='hidden', name=f'moved_{o}', value=visit.value(f'moved_{o}')) for o in names]
 
 def construct_parts(
     spec, # The `Spec`

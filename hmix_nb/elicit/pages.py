@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['paragraphs', 'shell', 'welcome_page', 'consent_page', 'instructions_page', 'comprehension_page', 'trial_page', 'one',
-           'read_answer', 'read_moved', 'debrief_page', 'done_page', 'message_page', 'render', 'walk']
+           'read_answer', 'read_moved', 'debrief_page', 'done_page', 'message_page', 'waiting_page', 'render', 'walk']
 
 # %% ../../nbs/82_elicit.pages.ipynb #c05225b5
 import secrets
@@ -17,13 +17,14 @@ from .spec import Spec, Trial
 from .store import State
 from .web import document
 
-# %% ../../nbs/82_elicit.pages.ipynb #731c77ad
+# %% ../../nbs/82_elicit.pages.ipynb #2176d13f
 def paragraphs(
     text:str, # Plain text; empty lines part paragraphs
 )->list: # Paragraphs
     "Split `text` into paragraphs."
     return [P(o.strip()) for o in text.split('\n\n') if o.strip()]
 
+# %% ../../nbs/82_elicit.pages.ipynb #c297b47c
 def _kids(parts): return [o for o in parts if hasattr(o, 'children')]
 def _marked(o): return o.attrs.get('aria-invalid') == 'true' or any(map(_marked, _kids(o.children)))
 
@@ -209,7 +210,7 @@ def debrief_page(
     return shell(spec, spec.text('debrief.title'), P(spec.text('debrief.intro')),
                  _form(f'{visit.base}/debrief', visit, *asked, _on(spec, 'debrief.finish')), visit=visit)
 
-# %% ../../nbs/82_elicit.pages.ipynb #9faf34cc
+# %% ../../nbs/82_elicit.pages.ipynb #297c82f9
 def done_page(
     spec:Spec, # The study
     visit:Visit=Visit(), # Addresses and notices
@@ -234,15 +235,24 @@ def message_page(
     link = Div(A(spec.text('refused.again'), href=back, cls='button', id='next'), cls='on left') if back else None
     return shell(spec, spec.text(title), *paragraphs(spec.text(text or f'refused.{reason}')), link, visit=visit)
 
-# %% ../../nbs/82_elicit.pages.ipynb #2751fbe8
+def waiting_page(
+    spec:Spec, # The study
+    visit:Visit=Visit(), # Addresses and notices
+    what:str='full', # 'full': no place is free; 'away': the place was kept only so long
+)->str: # A whole HTML document
+    "Ask whether to go on: only the button takes a place, not who looks at the page."
+    form = _form(f'{visit.base}/resume', visit, _on(spec, f'{what}.on'))
+    return shell(spec, spec.text(f'{what}.title'), *paragraphs(spec.text(f'{what}.text')), form, visit=visit)
+
+# %% ../../nbs/82_elicit.pages.ipynb #5241d150
 def render(
     spec:Spec, # The study
     state:State, # The participant's
     visit:Visit, # Addresses, notices and what was given
 )->str: # A whole HTML document
     "Write the page that fits the state."
+    if state.step == 'full' or state.note == 'away': return waiting_page(spec, visit, state.note or 'full')
     if state.step == 'trials': return trial_page(spec, state, visit)
-    if state.step == 'full': return message_page(spec, 'full', visit=visit, title='full.title', text='full.text')
     return {'consent': consent_page, 'instructions': instructions_page, 'comprehension': comprehension_page,
             'debrief': debrief_page, 'done': done_page}[state.step](spec, visit)
 

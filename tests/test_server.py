@@ -49,6 +49,40 @@ def test_looking_changes_nothing(site):
     for path in (f'/p/{token}', f'/p/{token}?page=2&say=late', f'/p/{token}/answer'): site.client.get(path)
     assert site.store.state(token) == before
 
+def test_looking_takes_no_place(site):
+    site.spec = site.spec.replace(wanted=1, lease_minutes=1)
+    now = [1e9]
+    site.store = Store(':memory:', site.spec, clock=lambda: now[0])
+    site.app = make_app(site.spec, site.store, limits=OFF)
+    site.client = TestClient(site.app, follow_redirects=False)
+    gone, _ = site.come('instructions')
+    waits = site.store.enrol()
+    assert site.store.advance(waits, 'consent', {'boxes': [True]*3}).step == 'full'
+    def press(token, say=''):
+        r = site.client.post(f'/p/{token}/resume', data=site.fields(token))
+        assert (r.status_code, r.headers['location']) == (303, f'/p/{token}{say}')
+    press(waits, '?say=full') # nothing is free as yet
+    now[0] += 61 # now the first one's place is
+    before = site.store.participants()
+    for token in (waits, gone):
+        for query in ('', '?page=1', '?back=1', '?say=full'): assert f'action="/p/{token}/resume"' in site.client.get(f'/p/{token}{query}').text
+    assert site.store.participants().equals(before)
+    press(waits)
+    assert site.store.state(waits).step == 'instructions' and site.store.state(waits).batch is not None
+    press(gone, '?say=full')
+    assert site.store.state(gone).step == 'full' and site.store.participants().n_expired.sum() == 1
+    assert [site.client.post(f'/p/{o}/resume', data=dict(a='1')).status_code for o in (gone, 'x'*22)] == [403, 404]
+
+def test_who_was_away_loses_nothing(site):
+    token, form = site.come()
+    start = site.store.clock()
+    site.store.clock = lambda: start + 60*site.spec.lease_minutes + 1
+    r = site.client.post(f'/p/{token}/answer', data={**form, **GOOD, 'mix': '101'}) # the tab was still open
+    assert r.status_code == 422 and 'value="90"' in r.text and '/answer"' in r.text
+    assert '/resume"' in site.client.get(f'/p/{token}').text
+    assert site.client.post(f'/p/{token}/answer', data={**form, **GOOD}).headers['location'] == f'/p/{token}'
+    assert '/answer"' in site.client.get(f'/p/{token}').text and len(site.store.answers()) == 1
+
 def test_headers(site):
     token, _ = site.come()
     page = site.client.get(f'/p/{token}')

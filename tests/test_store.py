@@ -241,14 +241,49 @@ def test_drop_outs_are_refilled_and_may_come_back(open_store):
     status = store.participants().set_index('participant').status
     assert status[names].tolist() == ['started', 'full'] and sorted(status) == ['dropped', 'dropped', 'full', 'started']
     e, f = store.enrol(), store.enrol()
-    assert store.state(d).step == 'instructions' and begin(store, e) and store.state(e).batch is not None # the places of a and b
-    assert store.state(b).step == 'full' and begin(store, f) and store.state(f).step == 'full' # nothing answered, nothing free
+    assert store.state(d).step == 'full' and store.resume(d).step == 'instructions' and begin(store, e) and store.state(e).batch is not None # the places of a and b
+    assert store.state(b).note == 'away' and store.resume(b).step == 'full' and begin(store, f) and store.state(f).step == 'full' # nothing answered, nothing free
     store.advance(d, 'instructions')
     assert store.state(a).step == 'trials' and finish(store, a).step == 'done' # has answered, may finish in any case
     for who in (c, d, e):
         if store.state(who).step == 'trials': finish(store, who)
     o = store.occupancy()
     assert (o.finished <= o.wanted + o.expired).all()
+
+def test_looking_changes_nothing(open_store):
+    store = open_store(make(wanted=1, lease_minutes=10))
+    (a, *_), d = [begin(store) for _ in range(3)], begin(store)
+    assert store.resume(a) == store.state(a) and store.resume(d).step == 'full' # nothing is due, nothing is free
+    store.clock.now += 601
+    before = store.participants()
+    for _ in range(3): assert (store.state(a).step, store.state(a).note, store.state(d).step) == ('trials', 'away', 'full')
+    pd.testing.assert_frame_equal(store.participants(), before)
+    assert store.resume(d).step == 'instructions' and store.resume(a).note == '' and store.participants().n_expired.sum() == 1
+    refused('unknown', store.resume, 'x'*22)
+
+def test_a_late_step_goes_on_where_there_is_a_place(open_store):
+    store = open_store(make(wanted=1, lease_minutes=10, per_batch=99))
+    a, b = store.enrol(), store.enrol()
+    store.advance(a, 'consent', YES)
+    store.clock.now += 601
+    store.advance(b, 'consent', YES) # takes the place
+    assert store.advance(a, 'instructions').step == 'full' and store.events().step.tolist() == ['consent', 'consent']
+    store.clock.now += 601
+    assert store.resume(a).step == 'instructions' and store.advance(a, 'instructions').step == 'trials'
+    assert sorted(store.participants().n_expired) == [0, 1]
+
+def test_who_only_pressed_start_has_not_started_and_drops_out_of_nothing(open_store):
+    store = open_store(make(wanted=1, lease_minutes=10, per_batch=99))
+    came, a, b = store.enrol(), begin(store), begin(store)
+    for status, live in ((['came', 'started', 'full'], 1), (['came', 'dropped', 'full'], 0)):
+        df = store.participants().set_index('participant').loc[[store.state(o).participant for o in (came, a, b)]]
+        assert df.status.tolist() == status and df.live.sum() == live and df.started.notna().tolist() == [False, True, False]
+        store.clock.now += 601
+    store.resume(b)
+    store.advance(b, 'instructions')
+    assert finish(store, b).step == 'done'
+    df = store.participants().set_index('participant').loc[store.state(b).participant]
+    assert df.status == 'finished' and df.started.timestamp() == store.clock.now # since there was a place
 
 def test_a_lease_is_renewed_by_every_answer(open_store):
     store = open_store(make(wanted=1, lease_minutes=10))

@@ -270,7 +270,7 @@ def answers_frame(
     for k in ('first', 'second', 'choice', 'class_b', 'pair'): df[k] = df[k].astype(object).where(df[k].notna(), None)
     return df[_COLUMNS]
 
-# %% ../../nbs/56_elicit.database.ipynb #f3b7df0c
+# %% ../../nbs/56_elicit.database.ipynb #a7d983ce
 def participants_frame(
     rows, # Mappings of the columns of `PEOPLE`
     n_trials, # Batch and version to the number of trials; `None` for both before a batch is given
@@ -282,8 +282,8 @@ def participants_frame(
                'completed finished seen').split()
     def more(o):
         until = o['seen'] + lease if o['lease_until'] is None else o['lease_until']
-        live = o['completed'] is None and o['step'] != 'full' and until > now
-        status = 'full' if o['step'] == 'full' else 'started' if live else 'dropped'
+        live = o['completed'] is None and o['started'] is not None and o['step'] != 'full' and until > now
+        status = 'full' if o['step'] == 'full' else 'came' if o['started'] is None else 'started' if live else 'dropped'
         if o['completed'] is not None: status = 'finished'
         return dict(o) | dict(live=live, status=status, n_trials=n_trials(o['batch'], o['version']))
     df = pd.DataFrame([more(o) for o in rows], columns=columns)

@@ -119,7 +119,7 @@ def _set(self:Store, con, p, **values): # the row as it is now
     con.execute(_ONE, values | {'who': p.token}) # with parameters, so that the statement is compiled once
     return p._asdict() | values
 
-# %% ../../nbs/81_elicit.store.ipynb #0f416a05
+# %% ../../nbs/81_elicit.store.ipynb #d0421bed
 @patch
 def _find(self:Store, con, token, lock=False): # the participant's row
     if not isinstance(token, str) or not re.fullmatch('[A-Za-z0-9_-]{22}', token): raise Refused('unknown')
@@ -145,16 +145,23 @@ def _late(p, now): return p.batch is not None and p.completed is None and p.leas
 @patch
 def state(self:Store,
     token:str, # The personal link
-)->State: # With the trial to show
-    "Where a participant is; a lease that ran out is renewed, and who waits for a place gets one that is free."
-    now = self.clock()
+)->State: # With the trial to show; its `note` is 'away' if the lease has run out
+    "Where a participant is; looking changes nothing."
     with self._read() as con: p = self._find(con, token)
-    if p.step != 'full' and not _late(p, now): return self._state(p._asdict())
+    return self._state(p._asdict(), **(dict(note='away') if _late(p, self.clock()) else {}))
+
+@patch
+def resume(self:Store,
+    token:str, # The personal link
+)->State: # Where the participant is now
+    "Renew a lease that ran out, and give who waits for a place one that is free."
+    now = self.clock()
     with self._write(lock=True) as con:
         p = self._find(con, token, lock=True)
         if _late(p, now): return self._state(self._set(con, p, **self._revive(con, p, now)))
         if p.step == 'full' and (got := self._allocate(con, now))['batch'] is not None:
-            return self._state(self._set(con, p, **got, step=self._after(p, 'consent')))
+            got |= dict(step=self._after(p, 'consent'), started=p.started or now)
+            return self._state(self._set(con, p, **got))
         return self._state(p._asdict())
 
 # %% ../../nbs/81_elicit.store.ipynb #44fe72e4
@@ -177,7 +184,7 @@ def _complete(self:Store, con, p, step, data, now): # what changes about a parti
     if wrong: return dict(step='instructions', n_failed=p.n_failed+1), dict(note='wrong', wrong=wrong)
     return dict(step='trials'), {}
 
-# %% ../../nbs/81_elicit.store.ipynb #e1371c3b
+# %% ../../nbs/81_elicit.store.ipynb #207f0724
 _KEY = re.compile('[A-Za-z0-9_-]{8,64}')
 
 def check_key(
@@ -206,12 +213,15 @@ def advance(self:Store,
             return self._state(p._asdict())
         at = 0 if p.step == 'full' else STEPS.index(p.step)
         if p.step != step: raise Refused('early' if STEPS.index(step) > at else 'late')
+        if _late(p, now):
+            self._set(con, p, **self._revive(con, p, now))
+            p = self._find(con, token)
+            if p.step == 'full': return self._state(p._asdict())
         if step == 'debrief': data = self.spec.check_debrief(data)
         changed, more = self._complete(con, p, step, data, now)
         lease = {} if p.batch is None or p.completed else dict(lease_until=now + 60*self.spec.lease_minutes)
-        late = dict(n_expired=p.n_expired+1) if _late(p, now) else {}
         con.execute(EVENTS.insert().values(token=token, step=step, data=json.dumps(data), key=key, time=now))
-        return self._state(self._set(con, p, **(lease | late | dict(seen=now) | changed)), **more)
+        return self._state(self._set(con, p, **(lease | dict(seen=now) | changed)), **more)
 
 # %% ../../nbs/81_elicit.store.ipynb #f0687aed
 @patch
@@ -266,7 +276,7 @@ def submit(self:Store,
             if changed['step'] == 'done': changed['finished'] = now
         return self._state(self._set(con, p, **changed))
 
-# %% ../../nbs/81_elicit.store.ipynb #ff3f8fdb
+# %% ../../nbs/81_elicit.store.ipynb #d53039a7
 _CURRENT = sa.table('current_answers', *(sa.column(c.name, c.type) for c in ANSWERS.c))
 
 @patch
@@ -284,7 +294,7 @@ def answers(self:Store,
     with self._read() as con: return answers_frame(con.execute(find).mappings().all(), self._stimuli(con))
 
 @patch
-def participants(self:Store)->pd.DataFrame: # `status`: 'started', 'finished', 'dropped' or 'full'
+def participants(self:Store)->pd.DataFrame: # `status`: 'came' (no consent yet), 'started', 'finished', 'dropped' or 'full'
     "Who takes part, and how far they are."
     spec, most = self.spec, max(map(self.spec.n_trials, self.spec.batches))
     n = lambda b, v: spec.n_trials(b) if v == spec.version and b is not None else most

@@ -118,7 +118,7 @@ class Handle:
     def __exit__(self, *_): self.stop()
     def __repr__(self): return f"{'serving' if self.thread.is_alive() else 'stopped'}: {self.url}"
 
-# %% ../../nbs/57_elicit.web.ipynb #96b5aee3
+# %% ../../nbs/57_elicit.web.ipynb #66abcdaa
 @patch
 def table(self:Handle): # A DataFrame, as of now
     "Return the answers so far."
@@ -128,7 +128,7 @@ def table(self:Handle): # A DataFrame, as of now
 def counts(self:Handle)->dict: # 'started', 'finished', 'dropped', 'answers'
     "Count participants by where they are, and their answers."
     p, n = self.store.participants(), len(self.store.answers())
-    return dict(started=len(p), finished=int((p.status == 'finished').sum()), dropped=int((p.status == 'dropped').sum()), answers=n)
+    return dict(started=int(p.started.notna().sum()), finished=int((p.status == 'finished').sum()), dropped=int((p.status == 'dropped').sum()), answers=n)
 
 @patch
 def _repr_html_(self:Handle)->str: # HTML

@@ -173,7 +173,7 @@ def test_methods_and_addresses(site):
     for method in ('PUT', 'PATCH', 'DELETE', 'OPTIONS', 'TRACE', 'BREW'):
         r = site.client.request(method, f'/p/{token}')
         assert r.status_code == 405 and 'GET' in r.headers['allow'] and '<h1' in r.text
-    assert site.client.post(f'/p/{token}').status_code == 405 and site.client.get(f'/p/{token}/answer').status_code == 405
+    assert site.client.post(f'/p/{token}').status_code == 405 and site.client.put(f'/p/{token}/answer').status_code == 405
     assert site.client.head(f'/p/{token}').status_code == 200 and site.client.head(f'/p/{token}').text == ''
     assert site.client.get(f'/p/{token}/').status_code == 404
 
@@ -215,6 +215,86 @@ def test_a_store_that_fails_loses_nothing(site, monkeypatch):
     assert r.status_code == 503 and 'disk' not in r.text and r.headers['retry-after']
     assert site.client.post(f'/p/{token}/answer', data={**form, **GOOD}).headers['location'] == f'/p/{token}' # the same form again
     assert len(site.store.answers()) == 1
+
+def failing(*_, **__): raise OSError('disk is full')
+
+@pytest.fixture
+def words(site): # at the last page, with long words in its form
+    token, form = site.come('debrief')
+    field = next(q['id'] for q in site.spec.debrief if q['kind'] == 'text')
+    return token, f'/p/{token}/debrief', field, {**form, field: 'Grüße <b>\n' + 'long '*700}
+
+def still_there(r, field, words):
+    area = re.search(f'<textarea[^>]*name="{field}"[^>]*>(.*?)</textarea>', r.text, re.S)
+    return area and unescape(area[1]).strip() == words.strip()
+
+def test_written_words_come_back_when_the_store_fails(site, words, monkeypatch):
+    token, url, field, form = words
+    with monkeypatch.context() as m:
+        for name in ('advance', 'state'): # of which the second fails where the whole database does
+            m.setattr(site.store, name, failing)
+            r = site.client.post(url, data=form)
+            assert r.status_code == 503 and r.headers['retry-after'] and still_there(r, field, form[field]) and 'disk' not in r.text
+    assert site.client.post(url, data={**form, **hidden(r.text)}).headers['location'] == f'/p/{token}' and site.store.state(token).step == 'done'
+
+def test_written_words_come_back_when_the_cookie_is_gone(site, words):
+    token, url, field, form = words
+    site.client.cookies.clear() # as on a phone that opens a tab of yesterday
+    r = site.client.post(url, data=form, headers={'sec-fetch-site': 'same-origin'})
+    assert r.status_code == 403 and still_there(r, field, form[field]) and 'hmix' in site.client.cookies
+    assert site.client.post(url, data={**form, **hidden(r.text)}).headers['location'] == f'/p/{token}' and site.store.state(token).step == 'done'
+
+def test_a_form_of_another_site_gets_nothing(site, words):
+    token, url, field, form = words
+    for client in (site.client, TestClient(site.app)):
+        r = client.post(url, data=form, headers={'sec-fetch-site': 'cross-site'})
+        assert r.status_code == 403 and 'textarea' not in r.text and 'set-cookie' not in r.headers
+    assert site.store.state(token).step == 'debrief'
+
+def test_written_words_come_back_when_it_was_too_fast():
+    site = Site(limits=Limits(per_token=(.001, 1)))
+    token, form = site.come('debrief')
+    field = next(q['id'] for q in site.spec.debrief if q['kind'] == 'text')
+    r = site.client.post(f'/p/{token}/debrief', data={**form, field: 'words'})
+    assert r.status_code == 429 and still_there(r, field, 'words') and site.store.state(token).step == 'debrief'
+    assert site.client.post(f'/p/{token}/debrief', content=b'x=%ff').status_code == site.client.post(f'/p/{token}/answer', data=form).status_code == 429
+
+def test_a_start_with_an_old_page_starts_with_the_next(site):
+    form = hidden(site.client.get('/?PROLIFIC_PID=abc').text)
+    site.client.cookies.clear()
+    r = site.client.post('/', data=form)
+    assert r.status_code == 403 and hidden(r.text)['PROLIFIC_PID'] == 'abc' and len(site.store.participants()) == 0
+    assert site.client.post('/', data=hidden(r.text)).status_code == 303 and site.store.link('abc')
+
+def test_values_of_one_trial_are_never_shown_in_another(site):
+    token, old = site.come()
+    assert site.client.post(f'/p/{token}/answer', data={**old, **GOOD}).status_code == 303
+    site.client.cookies.clear()
+    assert site.client.post(f'/p/{token}/answer', data={**old, **GOOD}).headers['location'].endswith('say=late')
+    new = site.fields(token)
+    site.client.cookies.clear()
+    r = site.client.post(f'/p/{token}/answer', data={**new, **GOOD})
+    assert r.status_code == 403 and 'name="mix" min="0" max="100" step="1" value="20"' in r.text
+    assert site.client.post(f'/p/{token}/answer', data={**hidden(r.text), **GOOD}).status_code == 303 and len(site.store.answers()) == 2
+
+def test_every_address_leads_back_to_the_personal_link(site):
+    token, form = site.come('consent')
+    assert site.client.post(f'/p/{token}/consent', data=form).status_code == 422 # now the browser shows this address
+    for step in (*STEPS, 'resume'):
+        r = site.client.get(f'/p/{token}/{step}')
+        assert (r.status_code, r.headers['location']) == (303, f'/p/{token}')
+        assert site.client.get(f'/p/nobody/{step}').status_code == 404
+
+def test_the_log_holds_no_link(caplog):
+    def view(spec, store, what='', base=''): raise RuntimeError('no view')
+    site = Site(owner=view)
+    token, form = site.come()
+    owner = site.app.state.owner_token
+    assert site.client.get(f'/owner/{owner}').status_code == site.client.get(f'/owner/{owner}/part').status_code == 503
+    with site.store._write() as con: con.exec_driver_sql('ALTER TABLE participants RENAME TO elsewhere')
+    assert site.client.get(f'/p/{token}').status_code == site.client.post(f'/p/{token}/answer', data={**form, **GOOD}).status_code == 503
+    assert caplog.text.count('Traceback') >= 4 and 'no view' in caplog.text and 'no such table' in caplog.text
+    assert owner not in caplog.text and token not in caplog.text
 
 def test_enrolling(site):
     r = site.client.get('/?PROLIFIC_PID=abc&STUDY_ID=s1&SESSION_ID=%3Cb%3E&csrf=x&key=y')

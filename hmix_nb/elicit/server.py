@@ -5,23 +5,25 @@
 # %% auto #0
 __all__ = ['log', 'Rooms', 'make_app', 'serve', 'Preview', 'preview']
 
-# %% ../../nbs/83_elicit.server.ipynb #1f1523f1
+# %% ../../nbs/83_elicit.server.ipynb #1580896d
 import logging, re, secrets, socket, threading, time
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import replace
 import uvicorn
 from fastcore.basics import patch
 from fastcore.xml import H1, Main, P, Safe, Section, to_xml
 from fasthtml.core import FastHTML
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 from .answers import AnswerError
 from .controls import Visit
 from .guard import (PLATFORM, Door, Limits, Stop, csrf_token, is_token, query_fields, read_form, same,
                                   who_comes)
-from .pages import (instructions_page, message_page, one, read_answer, read_moved, render, trial_page, walk,
-                                  welcome_page)
+from .pages import (debrief_page, instructions_page, message_page, one, read_answer, read_moved, render,
+                                  trial_page, walk, welcome_page)
 from .spec import Spec
 from .store import Refused, Store, check_key
 from .web import OWNER, Handle, Pictures, document, static_files
@@ -73,17 +75,18 @@ class Rooms:
         "To where the participant is now; a reload of that page sends nothing again."
         return RedirectResponse(f'{self.root}/p/{token}' + (f'?say={say}' if say else ''), 303)
 
-# %% ../../nbs/83_elicit.server.ipynb #4674ae03
+# %% ../../nbs/83_elicit.server.ipynb #bee47f16
 @patch
-def welcome(self:Rooms, cookie, query):
+def welcome(self:Rooms, cookie, query, notices=(), status=200):
     "Greet; who somebody is on the platform is kept in the form until they begin."
     kept = {k: [v] for k, v in who_comes(query).items()}
-    return self.page(welcome_page(self.spec, self.visit(cookie, given=kept)), cookie)
+    return self.page(welcome_page(self.spec, self.visit(cookie, given=kept, notices=notices)), cookie, status)
 
 @patch
 def join(self:Rooms, cookie, form):
     "Enrol once, also where the button was pressed twice."
-    self.check(form, cookie)
+    try: self.check(form, cookie)
+    except Stop: return self.welcome(cookie or secrets.token_urlsafe(16), form, (self.spec.text('refused.csrf'),), 403)
     check_key(one(form, 'key'))
     key, told = (cookie, one(form, 'key')), who_comes(form)
     who = next((told.pop(k) for k in PLATFORM if k in told), None)
@@ -105,7 +108,7 @@ def show(self:Rooms, token, cookie, query):
     else: html = render(self.spec, state, visit)
     return self.page(html, cookie)
 
-# %% ../../nbs/83_elicit.server.ipynb #3f274bd1
+# %% ../../nbs/83_elicit.server.ipynb #998c9226
 @patch
 def data(self:Rooms, step, form):
     "What `Store.advance` takes for `step`, out of its form."
@@ -125,11 +128,26 @@ def answer(self:Rooms, token, form):
     self.store.submit(token, one(form, 'trial'), read_answer(self.spec, form), key=one(form, 'key'), rt_ms=rt,
                       moved=read_moved(self.spec, trial, form) if trial else None, client_time=one(form, 'client_time') or None)
 
+# %% ../../nbs/83_elicit.server.ipynb #8b81fa0d
 @patch
-def post(self:Rooms, token, step, cookie, form):
+def again(self:Rooms, token, step, cookie, form, status, notice, missing=''):
+    "A form as it was sent, with what is wrong: nothing has to be written twice."
+    cookie = cookie or secrets.token_urlsafe(16)
+    visit = self.visit(cookie, token, notices=(notice,), missing=missing, given=form)
+    if step == 'debrief': return self.page(debrief_page(self.spec, visit), cookie, status) # also where the store fails
+    state = self.store.state(token)
+    if step == 'resume': return self.page(render(self.spec, state, visit), cookie, status)
+    state = replace(state, note='') # also who was away gets back what was written
+    trial = next((t for t in (state.trial, state.previous) if t and step == 'answer' and t.id == one(form, 'trial')), None)
+    if trial: return self.page(trial_page(self.spec, state, visit, trial), cookie, status)
+    return self.page(render(self.spec, state, visit), cookie, status) if state.step == step else self.onward(token, 'late')
+
+@patch
+def take(self:Rooms, token, step, cookie, form):
     "Take a step: commit it, then lead on."
     self.store.state(token) # an unknown link is told so, before its form is looked at
-    self.check(form, cookie, token)
+    try: self.check(form, cookie, token)
+    except Stop: return self.again(token, step, cookie, form, 403, self.spec.text('refused.csrf'))
     try:
         if step == 'answer': self.answer(token, form)
         elif step == 'resume' and self.store.resume(token).step == 'full': raise Refused('full')
@@ -137,14 +155,19 @@ def post(self:Rooms, token, step, cookie, form):
     except Refused as e:
         if e.reason in ('unknown', 'version'): raise
         return self.onward(token, '' if e.reason == 'replayed' else e.reason)
-    except AnswerError as e:
-        state = replace(self.store.state(token), note='') # also who was away gets back what was written
-        visit = self.visit(cookie, token, notices=(self.spec.explain(e),), missing=e.field, given=form)
-        if step == 'answer' and state.previous and state.previous.id == one(form, 'trial'):
-            return self.page(trial_page(self.spec, state, visit, state.previous), cookie, status=422)
-        if state.step != (step if step != 'answer' else 'trials'): return self.onward(token, 'late')
-        return self.page(render(self.spec, state, visit), cookie, status=422)
+    except AnswerError as e: return self.again(token, step, cookie, form, 422, self.spec.explain(e), e.field)
     return self.onward(token)
+
+@patch
+def post(self:Rooms, token, step, cookie, form):
+    "Take a step; where the store fails nothing is acknowledged, and what was written comes back."
+    try: return self.take(token, step, cookie, form)
+    except (Stop, Refused): raise
+    except Exception: # such as a full disk
+        log.exception('POST %s', step)
+        r = self.again(token, step, cookie, form, 503, self.spec.text('refused.busy'))
+        r.headers['Retry-After'] = '3'
+        return r
 
 # %% ../../nbs/83_elicit.server.ipynb #66d8d161
 def _plain_owner(spec, store, what='', base=''):
@@ -182,8 +205,20 @@ def media(self:Rooms, name):
     try: return Response(self.pictures.png(name), media_type='image/png', headers=_KEEP)
     except KeyError: raise Stop(404, 'not_found') from None
 
-# %% ../../nbs/83_elicit.server.ipynb #f67f46f6
-def _endpoint(rooms, limits, acts):
+# %% ../../nbs/83_elicit.server.ipynb #a26d4e67
+def _too_fast(rooms, limits):
+    "What answers who comes too fast: what was written on the last page comes back, too."
+    async def run(scope, receive, send):
+        r, request = rooms.message('rate', 429, Retry_After='5'), Request(scope, receive)
+        path, cookie = scope['path'].split('/'), request.cookies.get('hmix', '')
+        if scope['method'] == 'POST' and path[1:2] + path[3:] == ['p', 'debrief'] and is_token(path[2]) and is_token(cookie):
+            with suppress(Stop):
+                form = await read_form(request, limits.body)
+                r = rooms.again(path[2], 'debrief', cookie, form, 429, rooms.spec.text('refused.rate'))
+        await r(scope, receive, send)
+    return run
+
+def _endpoint(rooms, limits, path, acts):
     "Make an endpoint: the method's act runs in a thread, and whatever it raises becomes a page."
     async def run(request):
         token = request.path_params.get('token', '')
@@ -192,6 +227,7 @@ def _endpoint(rooms, limits, acts):
         if not is_token(cookie): cookie = secrets.token_urlsafe(16) if reading else ''
         try:
             if token and not back: raise Stop(404, 'unknown')
+            if not reading and request.headers.get('sec-fetch-site') in ('cross-site', 'same-site'): raise Stop(403, 'csrf')
             query = request.scope.get('query_string', b'')
             form = query_fields(query) if reading else await read_form(request, limits.body)
             r = await run_in_threadpool(acts['GET' if reading else 'POST'], request.path_params, cookie, form)
@@ -200,11 +236,11 @@ def _endpoint(rooms, limits, acts):
         except Stop as e: return rooms.message(e.reason, e.status, back if e.status != 404 else '')
         except Refused as e: return rooms.message(e.reason, {'unknown': 404, 'version': 409, 'began': 409}.get(e.reason, 400))
         except Exception: # such as a full disk: nothing was acknowledged, and the same form may be sent again
-            log.exception('%s %s', request.method, request.scope['path'].partition('/p/')[0])
+            log.exception('%s %s', request.method, path) # the route: an address holds somebody's link, or the owner's
             return rooms.message('busy', 503, back, Retry_After='3')
     return run
 
-# %% ../../nbs/83_elicit.server.ipynb #d1100c27
+# %% ../../nbs/83_elicit.server.ipynb #5e48d3e2
 def make_app(
     spec:Spec, # The study
     store:Store, # Where its answers go
@@ -218,10 +254,11 @@ def make_app(
     "Make the web application of a study."
     rooms = Rooms(spec, store, owner, owner_token or secrets.token_urlsafe(24), frame, root.rstrip('/'))
     steps = ('consent', 'instructions', 'comprehension', 'answer', 'debrief', 'resume')
+    link = lambda p, c, f: rooms.onward(p['token']) # of a form that came back, the browser keeps the address
     acts = {
         '/': {'GET': lambda p, c, f: rooms.welcome(c, f), 'POST': lambda p, c, f: rooms.join(c, f)},
         '/p/{token}': {'GET': lambda p, c, f: rooms.show(p['token'], c, f)},
-        **{f'/p/{{token}}/{o}': {'POST': lambda p, c, f, o=o: rooms.post(p['token'], o, c, f)} for o in steps},
+        **{f'/p/{{token}}/{o}': {'GET': link, 'POST': lambda p, c, f, o=o: rooms.post(p['token'], o, c, f)} for o in steps},
         '/media/{name}': {'GET': lambda p, c, f: rooms.media(p['name'])},
         '/static/{mark}/{name}': {'GET': lambda p, c, f: rooms.static(p['mark'], p['name'])},
         '/owner/{secret}': {'GET': lambda p, c, f: rooms.show_owner(p['secret'], '')},
@@ -230,12 +267,12 @@ def make_app(
     async def wrong(request, e):
         allow = {'Allow': e.headers['Allow']} if e.status_code == 405 and e.headers else {}
         return rooms.message({404: 'not_found', 405: 'method'}.get(e.status_code, 'malformed'), e.status_code, **allow)
-    routes = [Route(path, _endpoint(rooms, limits, do), methods=list(do)) for path, do in acts.items()]
+    routes = [Route(path, _endpoint(rooms, limits, path, do), methods=list(do)) for path, do in acts.items()]
     app = FastHTML(routes=routes, default_hdrs=False, sess_cls=None, secret_key='unused',
                    exception_handlers={404: wrong, 405: wrong, 400: wrong})
     app.router.redirect_slashes = False # would build addresses out of the Host header
     app.user_middleware.clear()
-    app.add_middleware(Door, limits=limits, refuse=rooms.message('rate', 429, Retry_After='5'), frame=frame)
+    app.add_middleware(Door, limits=limits, refuse=_too_fast(rooms, limits), frame=frame)
     app.state.rooms, app.state.owner_token = rooms, rooms.owner_token
     return app
 

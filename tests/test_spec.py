@@ -355,6 +355,19 @@ def test_payment_table():
     assert p.total.tolist() == [2.23, 2.23, 0, 2.25] and p.n.tolist() == [1, 1, 1, 0]
     assert spec.payment(answers[:0], people).total.tolist() == [2.25, 2.25, 0, 2.25]
 
+def test_large_photographs_are_read_once_and_blend_the_same(tmp_path):
+    g = np.random.default_rng(0)
+    for name, edge in (('cat', (90, 140)), ('dog', (150, 70)), ('owl', (20, 30))):
+        (tmp_path/'photos'/name).mkdir(parents=True)
+        Image.fromarray(g.integers(0, 256, (*edge, 3), dtype=np.uint8)).save(tmp_path/'photos'/name/'1.png')
+    spec = Spec.new('construct', tmp_path/'photos', size=48, n_pairs=1, repeats=0)
+    for s in spec.stimuli:
+        for lam in (0, .3, 1): assert (spec.picture(s['id'], lam) == blend_pictures(spec.image(s['id_a']), spec.image(s['id_b']), lam, 48)).all()
+    assert spec.square(0).shape == spec.square(1).shape == (48, 48, 3) and spec.square(2).shape == (20, 30, 3)
+    for o in spec.images: (tmp_path/'photos'/o['file']).unlink() # all that is shown is in memory
+    assert spec.picture(spec.stimuli[0]['id'], .77).shape == (48, 48, 3)
+    with pytest.raises(ValueError, match='cannot be read'): spec.check(files=True)
+
 def test_given_stimuli_with_file_names(photos):
     rows = list_folder(photos)
     cat, dog = (next(o for o in rows if o['class'] == c) for c in ('cat', 'dog'))

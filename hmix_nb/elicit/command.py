@@ -9,9 +9,13 @@ __all__ = ['new', 'words', 'check', 'preview', 'serve', 'status', 'export', 'add
 import os, re, sys, time
 from pathlib import Path
 
-# %% ../../nbs/86_elicit.command.ipynb #8459c040
+# %% ../../nbs/86_elicit.command.ipynb #ccbf89dc
 def _say(*lines): print(*lines, sep='\n', flush=True)
-def _me(): return f'{sys.argv[0] if os.path.basename(sys.argv[0]) == "hmix" else "hmix"} elicit'
+
+def _me(): # as it was called, short where the shell finds it by its name
+    from shutil import which
+    long = os.path.basename(sys.argv[0]) == 'hmix' and which('hmix') != which(sys.argv[0])
+    return f'{sys.argv[0] if long else "hmix"} elicit'
 
 def _images(args): # what `Spec.new` takes
     if args.images in (None, 'digits'): return args.images

@@ -136,7 +136,7 @@ def new(cls:Spec,
     made |= _words(template, *said, changes.get('framing', 'others')) | changes
     return cls.from_dict(plain(made), root, arrays=arrays, data=data)
 
-# %% ../../nbs/80_elicit.spec.ipynb #f2366cbf
+# %% ../../nbs/80_elicit.spec.ipynb #1c1b8e36
 @patch
 def picture(self:Spec,
     stimulus:str, # Its id
@@ -144,7 +144,7 @@ def picture(self:Spec,
 )->np.ndarray: # (size, size, 3) uint8
     "What people see."
     s = self._by_id[stimulus]
-    parts = [self.image(s['id_a'])] if lam is None else [self.image(s['id_a']), self.image(s['id_b'])]
+    parts = [self.square(s[k]) for k in (('id_a',) if lam is None else ('id_a', 'id_b'))]
     return blend_pictures(*parts, lam=1. if lam is None else lam, size=self.size, upscale=self.upscale)
 
 @patch

@@ -124,7 +124,7 @@ def test_a_whole_session(open_store):
     assert (df.start == .5).all() and (df.start_confidence == .5).all() and df.moved[0] == MOVED and df.shown[0] == (df.lam_f[0],)
     assert str(df.client_time[0]) == '2023-11-14 22:13:20+00:00' == str(df.server_time[0]) and df.rt_s[0] == .9 and (df.version == spec.version).all()
     assert df.participant[0] == at.participant and who not in df.to_csv() and (df.stimulus == [t.stimulus for t in order]).all()
-    assert store.debriefs().free.tolist() == ['ä   "quoted"'.replace('   ', '   ')] or store.debriefs().free[0].startswith('ä')
+    assert store.debriefs().free.tolist() == ['ä   "quoted"']
     assert store.events().step.tolist() == ['consent', 'instructions', 'comprehension', 'instructions', 'comprehension', 'debrief']
     p = store.participants().iloc[0]
     assert (p.status, p.n_failed, p.n_done, p.n_trials, p.n_expired) == ('finished', 1, 7, 7, 0)
@@ -214,7 +214,8 @@ def test_the_last_answer_may_be_revised_where_the_study_says_so(open_store):
 def test_rows_are_only_added(open_store):
     store = open_store()
     send(store, begin(store))
-    for sql in ('UPDATE answers SET lam_h = 0', 'DELETE FROM answers', 'UPDATE events SET data = 0', 'DELETE FROM events'):
+    emptied = () if store._sqlite else ('TRUNCATE answers', 'TRUNCATE events CASCADE', 'TRUNCATE events, answers')
+    for sql in ('UPDATE answers SET lam_h = 0', 'DELETE FROM answers', 'UPDATE events SET data = 0', 'DELETE FROM events', *emptied):
         with pytest.raises(sa.exc.DBAPIError, match='only added'), store._write() as con: con.exec_driver_sql(sql)
     assert store.answers().lam_h.tolist() == [.7]
 

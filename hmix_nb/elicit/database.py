@@ -45,7 +45,7 @@ EVENTS = sa.Table('events', TABLES,
     Column('step', String(20), nullable=False), Column('data', Text, nullable=False), Column('key', String(64)),
     Column('time', Float, nullable=False), sa.UniqueConstraint('token', 'key'))
 
-# %% ../../nbs/56_elicit.database.ipynb #7c7377f1
+# %% ../../nbs/56_elicit.database.ipynb #bb8a1231
 def rules(
     dialect:str, # 'sqlite' or 'postgresql'
 )->list: # SQL statements
@@ -59,7 +59,9 @@ def rules(
     return out + ['CREATE FUNCTION hmix_only_added() RETURNS trigger LANGUAGE plpgsql AS '
                   f'$$ BEGIN RAISE EXCEPTION {told}; END $$',
                   *(f'CREATE TRIGGER {t}_only_added BEFORE UPDATE OR DELETE ON {t} '
-                    'FOR EACH ROW EXECUTE FUNCTION hmix_only_added()' for t in kept)]
+                    'FOR EACH ROW EXECUTE FUNCTION hmix_only_added()' for t in kept),
+                  *(f'CREATE TRIGGER {t}_not_emptied BEFORE TRUNCATE ON {t} '
+                    'FOR EACH STATEMENT EXECUTE FUNCTION hmix_only_added()' for t in kept)]
 
 # %% ../../nbs/56_elicit.database.ipynb #5a611f74
 def read_url(

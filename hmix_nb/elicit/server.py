@@ -28,8 +28,9 @@ from .spec import Spec
 from .store import Refused, Store, check_key
 from .web import OWNER, Handle, Pictures, document, static_files
 
-# %% ../../nbs/83_elicit.server.ipynb #f9c1ffa6
+# %% ../../nbs/83_elicit.server.ipynb #c50bb342
 log = logging.getLogger('hmix_nb.elicit')
+_FRESH = 2.5 # seconds that the owner's overview is shown before it is counted anew
 _KEPT = 180*24*3600 # seconds that a browser keeps its cookie: who comes back by a platform's id is known by it
 _KEEP = {'Cache-Control': 'public, max-age=31536000, immutable'} # for addresses that change with what they hold
 
@@ -45,6 +46,7 @@ class Rooms:
     ):
         self.spec, self.store, self.owner, self.owner_token, self.frame, self.root = spec, store, owner, owner_token, frame, root
         self.pictures, self.joined, self.lock = Pictures(spec, store.secret), OrderedDict(), threading.Lock()
+        self.overview, self.looking = (-_FRESH, None), threading.Lock()
 
     def csrf(self, cookie, token): # browsers keep no cookie for a frame of another site
         return csrf_token(self.store.secret, '' if self.frame else cookie, token)
@@ -169,7 +171,7 @@ def post(self:Rooms, token, step, cookie, form):
         r.headers['Retry-After'] = '3'
         return r
 
-# %% ../../nbs/83_elicit.server.ipynb #66d8d161
+# %% ../../nbs/83_elicit.server.ipynb #f84cfbde
 def _plain_owner(spec, store, what='', base=''):
     "The owner's page where no better one is at hand."
     if what: raise ValueError(f'{what!r} is unknown')
@@ -177,11 +179,21 @@ def _plain_owner(spec, store, what='', base=''):
     return Section(H1(spec.name), P(said), id='owner', cls='owner')
 
 @patch
+def look(self:Rooms, what, base):
+    "What the owner asks for; the overview is counted once for all windows that show it."
+    view = self.owner or OWNER['view'] or _plain_owner
+    if what: return view(self.spec, self.store, what, base=base)
+    with self.looking:
+        if time.monotonic() - self.overview[0] >= _FRESH:
+            made = view(self.spec, self.store, '', base=base)
+            self.overview = time.monotonic(), made
+        return self.overview[1]
+
+@patch
 def show_owner(self:Rooms, token, what):
     "The owner's page, a part of it, or a file to take home."
     if not same(token, self.owner_token): raise Stop(404, 'not_found')
-    view, status = self.owner or OWNER['view'] or _plain_owner, 200
-    try: made = view(self.spec, self.store, '' if what == 'part' else what, base=f'{self.root}/owner/{token}')
+    try: made, status = self.look('' if what == 'part' else what, f'{self.root}/owner/{token}'), 200
     except ValueError as e: made, status = P(str(e)), 404 # no such file, or nothing yet that could be in it
     if isinstance(made, tuple) and isinstance(made[0], bytes):
         name = re.sub('[^A-Za-z0-9._-]', '_', made[2])

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['log', 'Rooms', 'make_app', 'serve', 'Preview', 'preview']
 
-# %% ../../nbs/83_elicit.server.ipynb #1580896d
+# %% ../../nbs/83_elicit.server.ipynb #1b6c2ea5
 import logging, re, secrets, socket, threading, time
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import replace
 import uvicorn
 from fastcore.basics import patch
-from fastcore.xml import H1, Main, P, Safe, Section, to_xml
+from fastcore.xml import Main, P, Safe, to_xml
 from fasthtml.core import FastHTML
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -26,11 +26,10 @@ from .pages import (debrief_page, instructions_page, message_page, one, read_ans
                                   trial_page, walk, welcome_page)
 from .spec import Spec
 from .store import Refused, Store, check_key
-from .web import OWNER, Handle, Pictures, document, static_files
+from .web import OWNER, Handle, Pictures, Recent, document, static_files
 
-# %% ../../nbs/83_elicit.server.ipynb #c50bb342
+# %% ../../nbs/83_elicit.server.ipynb #b7f1f5f2
 log = logging.getLogger('hmix_nb.elicit')
-_FRESH = 2.5 # seconds that the owner's overview is shown before it is counted anew
 _KEPT = 180*24*3600 # seconds that a browser keeps its cookie: who comes back by a platform's id is known by it
 _KEEP = {'Cache-Control': 'public, max-age=31536000, immutable'} # for addresses that change with what they hold
 
@@ -46,7 +45,7 @@ class Rooms:
     ):
         self.spec, self.store, self.owner, self.owner_token, self.frame, self.root = spec, store, owner, owner_token, frame, root
         self.pictures, self.joined, self.lock = Pictures(spec, store.secret), OrderedDict(), threading.Lock()
-        self.overview, self.looking = (-_FRESH, None), threading.Lock()
+        self.overview = Recent(lambda: self.look(''))
 
     def csrf(self, cookie, token): # browsers keep no cookie for a frame of another site
         return csrf_token(self.store.secret, '' if self.frame else cookie, token)
@@ -171,29 +170,18 @@ def post(self:Rooms, token, step, cookie, form):
         r.headers['Retry-After'] = '3'
         return r
 
-# %% ../../nbs/83_elicit.server.ipynb #f84cfbde
-def _plain_owner(spec, store, what='', base=''):
-    "The owner's page where no better one is at hand."
-    if what: raise ValueError(f'{what!r} is unknown')
-    said = f'{len(store.participants())} participants, {len(store.answers())} answers'
-    return Section(H1(spec.name), P(said), id='owner', cls='owner')
-
+# %% ../../nbs/83_elicit.server.ipynb #e559ec6b
 @patch
-def look(self:Rooms, what, base):
-    "What the owner asks for; the overview is counted once for all windows that show it."
-    view = self.owner or OWNER['view'] or _plain_owner
-    if what: return view(self.spec, self.store, what, base=base)
-    with self.looking:
-        if time.monotonic() - self.overview[0] >= _FRESH:
-            made = view(self.spec, self.store, '', base=base)
-            self.overview = time.monotonic(), made
-        return self.overview[1]
+def look(self:Rooms, what):
+    "What the owner's view makes: elements, or a file."
+    view = self.owner or OWNER['view']
+    return view(self.spec, self.store, what, base=f'{self.root}/owner/{self.owner_token}')
 
 @patch
 def show_owner(self:Rooms, token, what):
     "The owner's page, a part of it, or a file to take home."
     if not same(token, self.owner_token): raise Stop(404, 'not_found')
-    try: made, status = self.look('' if what == 'part' else what, f'{self.root}/owner/{token}'), 200
+    try: made, status = self.overview() if what in ('', 'part') else self.look(what), 200
     except ValueError as e: made, status = P(str(e)), 404 # no such file, or nothing yet that could be in it
     if isinstance(made, tuple) and isinstance(made[0], bytes):
         name = re.sub('[^A-Za-z0-9._-]', '_', made[2])

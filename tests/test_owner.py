@@ -227,16 +227,56 @@ def test_five_commands_from_a_folder_to_a_table(photos):
     ('new coefficient --images .', 'images'), ('check nothing.yaml', 'is no file'), ('check broken.yaml', 'broken.yaml'),
     ('check unknown.yaml', 'repaets'), ('status good.yaml', 'not there yet'), ('export good.yaml a.csv', 'not there yet'),
     ('new coefficient --images photos --out good.yaml', 'is there already'), ('new coefficient --images photos --pairs 500', 'n_pairs'),
-    ('new coefficient --images photos --language xx', 'language'), ('export good.yaml a.csv --db mysql://x/y', 'url')])
+    ('new coefficient --images photos --language xx', 'language'), ('new coefficient --images photos --lams .1-.5', '--lams'),
+    ('new coefficient --images photos --lams 1.5', 'lams'), ('new coefficient --images photos --high .5', 'no entropy'),
+    ('new coefficient --images photos --high .5 --entropy odd.csv', "no image 'cat/77.jpg'"),
+    ('new coefficient --images photos --entropy good.yaml', 'entropy'), ('new coefficient --images photos --entropy no.csv', 'is no file'),
+    ('new coefficient --images photos --stimuli empty.csv', 'one row or more'),
+    ('new coefficient --images photos --stimuli odd.csv', 'lacks class_a or id_a'),
+    ('new coefficient --images photos --stimuli odd.csv --pairs 3', 'leave --pairs out'),
+    ('new coefficient --images photos --words no.yaml', 'is no file'), ('words good.yaml', 'is there already'),
+    ('words x.yaml --language xx', 'language'), ('serve good.yaml --url study.example.org', '--url'),
+    ('serve good.yaml --url https://example.org/a?b=1', '--url'), ('serve good.yaml --url https://user:pw@example.org', '--url'),
+    ('export good.yaml a.csv --db mysql://x/y', 'url')])
 def test_errors_in_one_line(photos, words, said, capsys, monkeypatch):
     monkeypatch.chdir(photos)
     Spec.new('coefficient', photos/'photos', n_pairs=2).save(photos/'good.yaml')
+    (photos/'odd.csv').write_text('file,entropy\ncat/77.jpg,.5\n')
+    (photos/'empty.csv').write_text('id_a,id_b,lam_f\n')
     (photos/'broken.yaml').write_text('name: [1, 2\nx: }')
     (photos/'unknown.yaml').write_text((photos/'good.yaml').read_text().replace('repeats:', 'repaets:', 1))
     capsys.readouterr()
     assert main(['elicit', *words.split()]) == 2
     err = capsys.readouterr().err
     assert said.lower() in err.lower() and err.count('\n') == 1 and 'Traceback' not in err, err
+
+def new(photos, *words):
+    r = shell('elicit', 'new', *words, '--images', 'photos', '--name', 'asked', '--force', cwd=photos)
+    assert r.returncode == 0, r.stderr
+    return Spec.load(photos/'asked.yaml').check(files=True)
+
+def test_what_is_shown_may_be_said_in_the_shell(photos):
+    "Mixtures, shares of ambiguous images, a table of stimuli, and a translation."
+    spec = new(photos, 'coefficient', '--pairs', '4', '--lams', '.3,.4', '.6')
+    assert len(spec.stimuli) == 2*4*6 and {s['lam_f'] for s in spec.stimuli} == {.3, .4, .6}
+    assert sum(s['lam_f'] == .6 for s in spec.stimuli) == 24
+    rows = [(f'{c}/{i}.jpg', .05 if i < 5 else .4) for c in ('cat', 'dog', 'owl', 'red_panda') for i in range(10)]
+    pd.DataFrame(rows, columns=['file', 'entropy']).to_csv(photos/'entropy.csv', index=False)
+    spec = new(photos, 'categorical-images', '--pairs', '4', '--high', '.75', '--entropy', 'entropy.csv')
+    e = {o['id']: o['entropy'] for o in spec.images}
+    assert sorted(e[s['id_a']] for s in spec.stimuli) == [.05]*4 + [.4]*12
+    files = {o['id']: o['file'] for o in spec.images}
+    own = pd.DataFrame(dict(id_a=['cat/0.jpg', 'dog/3.jpg', 'cat/0.jpg'], id_b=['red_panda/1.jpg']*3, lam_f=[.15, .35, .85]))
+    own.to_csv(photos/'own.csv', index=False)
+    spec = new(photos, 'coefficient', '--stimuli', 'own.csv', '--per-batch', '2')
+    files = {o['id']: o['file'] for o in spec.images}
+    assert [(files[s['id_a']], files[s['id_b']], s['lam_f']) for s in spec.stimuli] == [*own.itertuples(index=False, name=None)]
+    assert sorted(map(len, spec.batches.values())) == [1, 2] and spec.stimuli[0]['class_b'] == 'red panda'
+    assert shell('elicit', 'words', 'nl.yaml', cwd=photos).returncode == 0
+    text = (photos/'nl.yaml').read_text(encoding='utf-8')
+    (photos/'nl.yaml').write_text(text.replace('next: Next', 'next: Volgende'), encoding='utf-8')
+    spec = new(photos, 'construct', '--words', 'nl.yaml')
+    assert (spec.language, spec.text('next')) == ('nl', 'Volgende')
 
 def test_a_changed_study_is_refused_and_told(photos, capsys, monkeypatch):
     monkeypatch.chdir(photos)

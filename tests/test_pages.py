@@ -26,7 +26,7 @@ def small(task, **fields):
     "A study of two trials and one repeat, on the digits."
     spec = Spec.new(TASKS[task], 'digits', n_pairs=1, seed=1, **fields)
     keep = [o for o in spec.stimuli if o['batch'] == spec.stimuli[0]['batch']][:2]
-    return spec.replace(stimuli=tuple({**o, 'batch': 0} for o in keep), repeats=1, wanted=50, completion_code='C1A2B3')
+    return spec.replace(stimuli=tuple({**o, 'batch': 0} for o in keep), repeats=1, wanted=20, completion_code='C1A2B3')
 
 @contextmanager
 def served(task='coefficient', path=None, **fields):
@@ -231,6 +231,61 @@ def test_construct_steps_within_50_ms_and_clamps(browser):
         for _ in range(2): page.locator('#more').click()
         assert lam() == '0.2'
 
+def test_single_letters_can_be_switched_off(browser):
+    "Who dictates to a computer types letters without meaning to."
+    lam = lambda page: page.evaluate('document.querySelector("input[name=lam]:checked").value')
+    with served('construct', start=.5) as handle, tab(browser) as page:
+        come(page, handle)
+        page.keyboard.press('h')
+        assert lam(page) == '0.6' and page.locator('#more').get_attribute('aria-keyshortcuts') == 'h'
+        page.locator('#keys').uncheck()
+        for key in ('h', 'H', 'g'): page.keyboard.press(key)
+        assert lam(page) == '0.6' and page.locator('[aria-keyshortcuts]').count() == 0 and not page.locator('.steps kbd').first.is_visible()
+        page.keyboard.press('ArrowRight') # arrows are no letters
+        assert lam(page) == '0.7'
+        page.locator('#next').click()
+        page.locator('progress[value="1"]').wait_for()
+        ready(page)
+        assert not page.locator('#keys').is_checked() # for all trials
+        page.keyboard.press('h')
+        assert lam(page) == '0.5'
+        page.locator('#keys').check()
+        page.keyboard.press('h')
+        assert lam(page) == '0.6'
+
+def test_nobody_is_taken_away_before_asking_to_be(browser):
+    with served('coefficient', completion_url='https://example.invalid/done?cc={code}') as handle, tab(browser) as page:
+        page.clock.install()
+        page.clock.resume()
+        come(page, handle, 'done')
+        page.clock.fast_forward(120_000) # two minutes, in which a code can be copied
+        assert page.url.startswith(handle.url) and page.locator('.code').inner_text() == 'C1A2B3'
+        assert page.locator('#next').get_attribute('href') == 'https://example.invalid/done?cc=C1A2B3'
+
+@pytest.mark.parametrize('scripts', [True, False])
+def test_what_came_back_is_found_without_looking(browser, scripts):
+    "The notice has the focus and stands before the field that it is about, which points at it."
+    focused = lambda page: page.evaluate('document.activeElement.id')
+    def told(page, field):
+        assert focused(page) == 'notice' and page.locator(f'{field}[aria-invalid=true][aria-describedby=notice]').count() >= 1
+        assert page.evaluate('document.getElementById("notice").nextElementSibling.matches("[aria-invalid], :has([aria-invalid])")')
+        page.keyboard.press('Tab')
+        assert page.evaluate('document.activeElement.closest("[aria-invalid]") !== null')
+    with served('coefficient') as handle, tab(browser, java_script_enabled=True) as page:
+        page.route('**/static/**/*.js', lambda r: r.continue_() if scripts else r.fulfill(body='', content_type='text/javascript'))
+        token = handle.store.enrol()
+        for step, field in (('consent', 'fieldset'), ('comprehension', 'fieldset'), ('trials', 'input')):
+            walk(handle.store, token, step)
+            page.goto(f'{handle.url}p/{token}')
+            if step == 'consent': page.locator('input[name=box0]').check()
+            if step == 'comprehension': page.locator('input[name=q0] >> nth=0').check()
+            if step == 'trials' and scripts: # what only the server refuses
+                for name in ('mix', 'confidence'): page.locator(f'input[name={name}]').fill('25')
+                page.locator('input[name=mix]').evaluate('o => { o.step = ".5"; o.value = "25.5"; }')
+            page.locator('#next').click()
+            page.locator('#notice p').wait_for()
+            told(page, field)
+
 def test_arrows_take_pictures_from_the_start(browser):
     chosen = lambda page: page.evaluate('+(document.querySelector("input[name=choice]:checked")?.value ?? -1)')
     with served('pairwise') as handle, tab(browser) as page:
@@ -354,22 +409,39 @@ def test_server_restart_in_mid_trial(browser, tmp_path):
             page.locator('progress[value="1"]').wait_for()
             assert list(second.store.answers().lam_h) == [.75] and second.store.state(token).n_done == 1
 
-def test_a_crash_before_the_answer_was_acknowledged(browser, tmp_path):
-    "The form is sent again by a reload: the same key, so it counts once."
-    spec, path = small('coefficient'), str(tmp_path/'study.db')
+@pytest.mark.parametrize('kept', [False, True])
+def test_a_form_is_sent_again_by_a_reload(browser, tmp_path, kept):
+    "The server was down, or kept the answer and could not say so any more: the same form again, which counts once."
+    spec, path, sent = small('coefficient'), str(tmp_path/'study.db'), []
     first = serve(spec, Store(path, spec), quiet=True)
     with tab(browser) as page:
         come(page, first)
         for name in ('mix', 'confidence'): page.locator(f'input[name={name}]').fill('25')
-        first.stop()
+        page.on('request', lambda r: sent.append(r.post_data) if r.method == 'POST' else None)
+        def lose(route): # what reached the server, though its reply reached nobody
+            route.fetch(max_redirects=0)
+            route.abort()
+        if kept: page.route('**/answer', lose)
+        else: first.stop()
         page.locator('#next').click()
         page.wait_for_url('chrome-error://**')
         page.errors.clear() # the browser says that nobody answered
         page.hosts.clear()
+        if kept:
+            page.unroute('**/answer')
+            assert len(first.store.answers()) == 1
+            first.stop()
         with serve(spec, Store(path, spec), port=first.port, quiet=True) as second:
-            page.go_back()
-            ready(page)
-            assert len(second.store.answers()) == 0 and page.locator('progress').evaluate('o => o.value') == 0
+            page.reload()
+            page.locator('progress[value="1"]').wait_for()
+            assert len(sent) == 2 and sent[0] == sent[1] and 'key=' in sent[0]
+            assert list(second.store.answers(current=False).lam_h) == [.75]
+
+def nobody(handle):
+    "Somebody who finds no place, since all are taken."
+    store = handle.store
+    while (state := walk(store, store.enrol(), 'trials')).step == 'trials': pass
+    return state.token
 
 def pages_of(handle, page, task):
     "The pages of a study, one after the other; those that all tasks share only once."
@@ -381,6 +453,8 @@ def pages_of(handle, page, task):
         if step in ('consent', 'comprehension', 'trials') and task != 'construct':
             page.locator('#next').click()
             yield f'{step} with a notice', page.wait_for_selector('#notice p')
+    if task == 'coefficient':
+        yield 'full', page.goto(f'{handle.url}p/{nobody(handle)}')
     yield 'not found', page.goto(f'{handle.url}nothing')
 
 @pytest.mark.parametrize('task', TASKS)
@@ -395,6 +469,53 @@ def test_axe_finds_nothing_serious(browser, task):
                     assert not bad, (name, kw, bad)
                     assert page.evaluate('document.documentElement.scrollWidth <= innerWidth'), (name, kw)
                 page.errors.clear() # 404 is one
+
+@contextmanager
+def watched(browser, task='coefficient', **kw):
+    "The owner's page, after somebody has finished and somebody else has begun."
+    pytest.importorskip('hmix_nb.elicit.owner')
+    with served(task) as handle, tab(browser, **kw) as page:
+        walk(handle.store, handle.store.enrol(), 'done')
+        page.goto(handle.owner_url)
+        ready(page)
+        yield handle, page
+
+def test_the_owners_page_renews_itself(browser):
+    "Without a reload: numbers, curve and table follow, and what was scrolled to and read stays."
+    with watched(browser) as (handle, page):
+        answers = lambda: page.locator('.card').filter(has_text='people per stimulus').locator('b').inner_text()
+        assert answers() == '3' and '1 of 1' in page.locator('#owner').inner_text() and page.locator('#owner svg.curve').is_visible()
+        page.evaluate('window.stays = 1; document.getElementById("owner").was = 1')
+        time = page.locator('time').inner_text()
+        token = handle.store.enrol()
+        state = walk(handle.store, token, 'trials')
+        handle.store.submit(token, state.trial.id, dict(mix=10, confidence=90), key='k'*16, rt_ms=900, moved=dict(mix=True, confidence=True))
+        page.locator('.card b', has_text='4').first.wait_for(timeout=15_000)
+        assert answers() == '4' and page.locator('time').inner_text() > time and page.evaluate('window.stays') == 1
+        assert '1 of 2' in page.locator('#owner').inner_text()
+        assert page.evaluate('document.getElementById("owner").was') is None # a new fragment in its place
+        assert page.locator('#owner').count() == 1
+        with page.expect_download() as got: page.locator('.files a').first.click()
+        text = got.value.path().read_text()
+        assert got.value.suggested_filename.endswith('-table.csv') and text.count('\n') == 1 + len(handle.table()) and token not in text
+
+def test_the_owners_page_outlives_the_server(browser):
+    with watched(browser) as (handle, page):
+        before = page.locator('#owner').inner_text()
+        handle.stop()
+        with page.expect_event('requestfailed', timeout=15_000): pass
+        page.wait_for_timeout(200)
+        assert page.locator('#owner').inner_text() == before
+        page.errors.clear() # the browser says that nobody answered
+
+@pytest.mark.parametrize('task', TASKS)
+def test_axe_finds_nothing_serious_on_the_owners_page(browser, task):
+    axe = pytest.importorskip('axe_playwright_python.sync_playwright', reason='axe-playwright-python is not installed').Axe()
+    for kw in ({}, dict(color_scheme='dark'), PHONE):
+        with watched(browser, task, **kw) as (_, page):
+            bad = [(o['id'], o['impact'], o['nodes'][0]['html'][:200]) for o in axe.run(page).response['violations']]
+            assert not bad, (kw, bad)
+            assert page.evaluate('document.documentElement.scrollWidth <= innerWidth'), kw
 
 def test_focus_is_seen_and_motion_can_be_reduced(browser):
     with served('coefficient') as handle, tab(browser, reduced_motion='reduce') as page:

@@ -1,5 +1,7 @@
 "The server under hands that are clumsy or hostile: nothing is lost, nothing comes in that the study forbids."
 import asyncio, re, socket, sys, threading
+from html import unescape
+from pathlib import Path
 import httpx, pytest
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 from starlette.testclient import TestClient
@@ -47,6 +49,40 @@ def test_looking_changes_nothing(site):
     before = site.store.state(token)
     for path in (f'/p/{token}', f'/p/{token}?page=2&say=late', f'/p/{token}/answer'): site.client.get(path)
     assert site.store.state(token) == before
+
+def test_looking_takes_no_place(site):
+    site.spec = site.spec.replace(wanted=1, lease_minutes=1)
+    now = [1e9]
+    site.store = Store(':memory:', site.spec, clock=lambda: now[0])
+    site.app = make_app(site.spec, site.store, limits=OFF)
+    site.client = TestClient(site.app, follow_redirects=False)
+    gone, _ = site.come('instructions')
+    waits = site.store.enrol()
+    assert site.store.advance(waits, 'consent', {'boxes': [True]*3}).step == 'full'
+    def press(token, say=''):
+        r = site.client.post(f'/p/{token}/resume', data=site.fields(token))
+        assert (r.status_code, r.headers['location']) == (303, f'/p/{token}{say}')
+    press(waits, '?say=full') # nothing is free as yet
+    now[0] += 61 # now the first one's place is
+    before = site.store.participants()
+    for token in (waits, gone):
+        for query in ('', '?page=1', '?back=1', '?say=full'): assert f'action="/p/{token}/resume"' in site.client.get(f'/p/{token}{query}').text
+    assert site.store.participants().equals(before)
+    press(waits)
+    assert site.store.state(waits).step == 'instructions' and site.store.state(waits).batch is not None
+    press(gone, '?say=full')
+    assert site.store.state(gone).step == 'full' and site.store.participants().n_expired.sum() == 1
+    assert [site.client.post(f'/p/{o}/resume', data=dict(a='1')).status_code for o in (gone, 'x'*22)] == [403, 404]
+
+def test_who_was_away_loses_nothing(site):
+    token, form = site.come()
+    start = site.store.clock()
+    site.store.clock = lambda: start + 60*site.spec.lease_minutes + 1
+    r = site.client.post(f'/p/{token}/answer', data={**form, **GOOD, 'mix': '101'}) # the tab was still open
+    assert r.status_code == 422 and 'value="90"' in r.text and '/answer"' in r.text
+    assert '/resume"' in site.client.get(f'/p/{token}').text
+    assert site.client.post(f'/p/{token}/answer', data={**form, **GOOD}).headers['location'] == f'/p/{token}'
+    assert '/answer"' in site.client.get(f'/p/{token}').text and len(site.store.answers()) == 1
 
 def test_headers(site):
     token, _ = site.come()
@@ -138,7 +174,7 @@ def test_methods_and_addresses(site):
     for method in ('PUT', 'PATCH', 'DELETE', 'OPTIONS', 'TRACE', 'BREW'):
         r = site.client.request(method, f'/p/{token}')
         assert r.status_code == 405 and 'GET' in r.headers['allow'] and '<h1' in r.text
-    assert site.client.post(f'/p/{token}').status_code == 405 and site.client.get(f'/p/{token}/answer').status_code == 405
+    assert site.client.post(f'/p/{token}').status_code == 405 and site.client.put(f'/p/{token}/answer').status_code == 405
     assert site.client.head(f'/p/{token}').status_code == 200 and site.client.head(f'/p/{token}').text == ''
     assert site.client.get(f'/p/{token}/').status_code == 404
 
@@ -152,7 +188,8 @@ def test_no_path_reaches_the_file_system(site):
             r = site.client.get(base + path)
             armed.clear()
             assert r.status_code == 404, base + path
-    assert not [o for o in opened if 'passwd' in o or 'setup.py' in o]
+    package = str(Path(server.__file__).parent) # once read, the static files are kept; nothing else is ever opened
+    assert not [o for o in opened if not o.startswith((package, sys.prefix, sys.base_prefix))], opened
 
 def test_static_is_a_table(site):
     from hmix_nb.elicit.web import static_files, static_url
@@ -181,6 +218,86 @@ def test_a_store_that_fails_loses_nothing(site, monkeypatch):
     assert site.client.post(f'/p/{token}/answer', data={**form, **GOOD}).headers['location'] == f'/p/{token}' # the same form again
     assert len(site.store.answers()) == 1
 
+def failing(*_, **__): raise OSError('disk is full')
+
+@pytest.fixture
+def words(site): # at the last page, with long words in its form
+    token, form = site.come('debrief')
+    field = next(q['id'] for q in site.spec.debrief if q['kind'] == 'text')
+    return token, f'/p/{token}/debrief', field, {**form, field: 'Grüße <b>\n' + 'long '*700}
+
+def still_there(r, field, words):
+    area = re.search(f'<textarea[^>]*name="{field}"[^>]*>(.*?)</textarea>', r.text, re.S)
+    return area and unescape(area[1]).strip() == words.strip()
+
+def test_written_words_come_back_when_the_store_fails(site, words, monkeypatch):
+    token, url, field, form = words
+    with monkeypatch.context() as m:
+        for name in ('advance', 'state'): # of which the second fails where the whole database does
+            m.setattr(site.store, name, failing)
+            r = site.client.post(url, data=form)
+            assert r.status_code == 503 and r.headers['retry-after'] and still_there(r, field, form[field]) and 'disk' not in r.text
+    assert site.client.post(url, data={**form, **hidden(r.text)}).headers['location'] == f'/p/{token}' and site.store.state(token).step == 'done'
+
+def test_written_words_come_back_when_the_cookie_is_gone(site, words):
+    token, url, field, form = words
+    site.client.cookies.clear() # as on a phone that opens a tab of yesterday
+    r = site.client.post(url, data=form, headers={'sec-fetch-site': 'same-origin'})
+    assert r.status_code == 403 and still_there(r, field, form[field]) and 'hmix' in site.client.cookies
+    assert site.client.post(url, data={**form, **hidden(r.text)}).headers['location'] == f'/p/{token}' and site.store.state(token).step == 'done'
+
+def test_a_form_of_another_site_gets_nothing(site, words):
+    token, url, field, form = words
+    for client in (site.client, TestClient(site.app)):
+        r = client.post(url, data=form, headers={'sec-fetch-site': 'cross-site'})
+        assert r.status_code == 403 and 'textarea' not in r.text and 'set-cookie' not in r.headers
+    assert site.store.state(token).step == 'debrief'
+
+def test_written_words_come_back_when_it_was_too_fast():
+    site = Site(limits=Limits(per_token=(.001, 1)))
+    token, form = site.come('debrief')
+    field = next(q['id'] for q in site.spec.debrief if q['kind'] == 'text')
+    r = site.client.post(f'/p/{token}/debrief', data={**form, field: 'words'})
+    assert r.status_code == 429 and still_there(r, field, 'words') and site.store.state(token).step == 'debrief'
+    assert site.client.post(f'/p/{token}/debrief', content=b'x=%ff').status_code == site.client.post(f'/p/{token}/answer', data=form).status_code == 429
+
+def test_a_start_with_an_old_page_starts_with_the_next(site):
+    form = hidden(site.client.get('/?PROLIFIC_PID=abc').text)
+    site.client.cookies.clear()
+    r = site.client.post('/', data=form)
+    assert r.status_code == 403 and hidden(r.text)['PROLIFIC_PID'] == 'abc' and len(site.store.participants()) == 0
+    assert site.client.post('/', data=hidden(r.text)).status_code == 303 and site.store.link('abc')
+
+def test_values_of_one_trial_are_never_shown_in_another(site):
+    token, old = site.come()
+    assert site.client.post(f'/p/{token}/answer', data={**old, **GOOD}).status_code == 303
+    site.client.cookies.clear()
+    assert site.client.post(f'/p/{token}/answer', data={**old, **GOOD}).headers['location'].endswith('say=late')
+    new = site.fields(token)
+    site.client.cookies.clear()
+    r = site.client.post(f'/p/{token}/answer', data={**new, **GOOD})
+    assert r.status_code == 403 and 'name="mix" min="0" max="100" step="1" value="20"' in r.text
+    assert site.client.post(f'/p/{token}/answer', data={**hidden(r.text), **GOOD}).status_code == 303 and len(site.store.answers()) == 2
+
+def test_every_address_leads_back_to_the_personal_link(site):
+    token, form = site.come('consent')
+    assert site.client.post(f'/p/{token}/consent', data=form).status_code == 422 # now the browser shows this address
+    for step in (*STEPS, 'resume'):
+        r = site.client.get(f'/p/{token}/{step}')
+        assert (r.status_code, r.headers['location']) == (303, f'/p/{token}')
+        assert site.client.get(f'/p/nobody/{step}').status_code == 404
+
+def test_the_log_holds_no_link(caplog):
+    def view(spec, store, what='', base=''): raise RuntimeError('no view')
+    site = Site(owner=view)
+    token, form = site.come()
+    owner = site.app.state.owner_token
+    assert site.client.get(f'/owner/{owner}').status_code == site.client.get(f'/owner/{owner}/part').status_code == 503
+    with site.store._write() as con: con.exec_driver_sql('ALTER TABLE participants RENAME TO elsewhere')
+    assert site.client.get(f'/p/{token}').status_code == site.client.post(f'/p/{token}/answer', data={**form, **GOOD}).status_code == 503
+    assert caplog.text.count('Traceback') >= 4 and 'no view' in caplog.text and 'no such table' in caplog.text
+    assert owner not in caplog.text and token not in caplog.text
+
 def test_enrolling(site):
     r = site.client.get('/?PROLIFIC_PID=abc&STUDY_ID=s1&SESSION_ID=%3Cb%3E&csrf=x&key=y')
     form = hidden(r.text)
@@ -192,7 +309,56 @@ def test_enrolling(site):
     plain = hidden(site.client.get('/').text) # without a platform: a double click is one person
     assert site.client.post('/', data=plain).headers['location'] == site.client.post('/', data=plain).headers['location'] != first
     assert len(site.store.participants()) == 2 and 'abc' not in str(site.store.participants()) + str(site.store.answers())
-    assert site.client.post('/', data={**plain, 'x'*50: 'y'}).status_code == 400
+    assert site.client.post('/', data={**again, 'PROLIFIC_PID': 'x'*201, 'key': 'a-new-key'}).status_code == 400
+
+def come_by(site, query, client=None):
+    "Press the button on the page of an address with `query`; the participant's token."
+    client = client or TestClient(site.app, follow_redirects=False)
+    return client.post('/', data=hidden(client.get('/?' + query).text)).headers['location'].rpartition('/')[2]
+
+def test_an_id_that_others_know_opens_nothing(site):
+    victim = site.client
+    token = come_by(site, 'PROLIFIC_PID=victim', victim)
+    thief = TestClient(site.app, follow_redirects=False)
+    form = hidden(thief.get('/?PROLIFIC_PID=victim').text)
+    for given in (form, {**form, 'key': 'another-key'}, {**form, 'browser': victim.cookies['hmix']}):
+        r = thief.post('/', data=given)
+        assert r.status_code == 409 and 'location' not in r.headers and token not in r.text + str(r.headers)
+        assert site.spec.text('refused.began').splitlines()[0] in unescape(r.text)
+    site.app = make_app(site.spec, site.store, limits=OFF) # also after a restart
+    for client, code in ((TestClient(site.app, cookies=dict(victim.cookies), follow_redirects=False), 303), (TestClient(site.app, follow_redirects=False), 409)):
+        assert client.post('/', data=hidden(client.get('/?PROLIFIC_PID=victim').text)).status_code == code
+    assert come_by(site, 'PROLIFIC_PID=victim', victim) == token == site.store.link('victim') and site.store.link('nobody') is None
+    assert len(site.store.participants()) == 1
+
+def test_the_cookie_outlives_the_browser_and_is_secure_where_the_study_is(site):
+    for url, secure in (('http://testserver', False), ('https://testserver', True)):
+        said = TestClient(site.app, base_url=url).get('/').headers['set-cookie'].lower()
+        assert ('secure' in said) == secure and int(re.search('max-age=([0-9]+)', said)[1]) >= 30*24*3600 and 'httponly' in said
+
+def test_the_key_of_the_first_form_is_short(site):
+    form = hidden(site.client.get('/').text)
+    assert [site.client.post('/', data={**form, 'key': o}).status_code for o in ('', 'x', 'k'*65, 'k'*60_000, 'ä'*9)] == [400]*5
+    assert len(site.store.participants()) == 0 and not site.app.state.rooms.joined
+
+def test_an_address_cannot_say_more_than_who_comes(site):
+    victim, name = come_by(site, 'PROLIFIC_PID=victim&STUDY_ID=s'), lambda token: site.store.state(token).participant
+    evil = [come_by(site, f'PROLIFIC_PID=evil{i}&{o}') for i, o in enumerate(('platform=victim', f'participant={name(victim)}', 'lam_h=.9', 'browser=x', 'sealed=x'))]
+    assert victim not in evil and len(set(evil)) == 5
+    form = hidden(site.client.get('/').text) | dict(PROLIFIC_PID='evil5', platform='victim', participant=name(victim), lam_h='.9')
+    evil.append(site.client.post('/', data=form).headers['location'].rpartition('/')[2])
+    ids = site.store.platform_ids(site.store.secret)
+    assert set(ids.columns) == {'participant', 'platform', 'STUDY_ID'} and dict(zip(ids.participant, ids.platform)) == {
+        name(victim): 'victim', **{name(o): f'evil{i}' for i, o in enumerate(evil)}}
+
+def test_a_placeholder_is_nobody(site):
+    from urllib.parse import quote
+    who = [come_by(site, f'PROLIFIC_PID={quote(o)}') for o in ('{{%PROLIFIC_PID%}}', '{{%PROLIFIC_PID%}}', '${e://Field/pid}', '%PID%', '[ID]', '<id>')]
+    assert len(set(who)) == 6 and len(site.store.platform_ids(site.store.secret)) == 0
+
+def test_who_comes_is_found_in_a_long_or_broken_address(site):
+    for query in ('&'.join(f'utm_{i}=x' for i in range(20)), 'utm=%ff', 'q=%00', 'utm=' + 'x'*5000):
+        assert hidden(site.client.get(f'/?{query}&PROLIFIC_PID=late').text)['PROLIFIC_PID'] == 'late', query[:40]
 
 def test_owner_page_needs_its_token(site):
     seen = []
@@ -212,6 +378,28 @@ def test_owner_page_needs_its_token(site):
     n = len(seen)
     for wrong in ('/owner/', '/owner/x', right + 'x', right[:-1], '/owner/ä', '/owner/x/table.csv'): assert site.client.get(wrong).status_code == 404
     assert len(seen) == n and site.client.post(right).status_code == 405
+
+def test_many_windows_of_the_owner_count_once(monkeypatch):
+    calls, now = [], [100.]
+    def view(spec, store, what='', base=''):
+        calls.append(what)
+        from fastcore.xml import P
+        return (b'a', 'text/csv', 'a.csv') if what else P(f'count {len(calls)}')
+    site = Site(owner=view)
+    monkeypatch.setattr(server.time, 'monotonic', lambda: now[0])
+    url = f'/owner/{site.app.state.owner_token}'
+    for _ in range(5): assert 'count 1<' in site.client.get(url).text and 'count 1<' in site.client.get(url + '/part').text
+    now[0] += 3 # what a window waits before it asks again
+    assert 'count 2<' in site.client.get(url + '/part').text
+    for _ in range(2): site.client.get(url + '/table.csv') # what is taken home is always as of now
+    assert calls == ['', '', 'table.csv', 'table.csv']
+
+def test_who_begins_again_and_again_is_slowed_down():
+    site = Site(limits=Limits(enrol=(.001, 2)))
+    form = hidden(site.client.get('/').text)
+    codes = [site.client.post('/', data={**form, 'key': f'key-number-{i}'}).status_code for i in range(4)]
+    assert codes == [303, 303, 429, 429] and len(site.store.participants()) == 2
+    assert site.client.get('/').status_code == 200 and site.client.get(f'/p/{site.store.enrol()}').status_code == 200
 
 def test_a_right_answer_stays_on_the_server(site):
     token, _ = site.come('comprehension')
@@ -253,6 +441,7 @@ def lawful(spec, store):
     for r in rows.to_dict('records'):
         assert r['stimulus'] in known and 0 <= r['rt_s'] and (r['position'] >= 0)
         if spec.task == 'construct': assert round(r['lam_h'], 1) == r['lam_h'] and 0 <= r['lam_h'] <= 1
+        if spec.task == 'coefficient': assert round(r['lam_h'], 2) == r['lam_h'] and round(r['confidence'], 2) == r['confidence'] # whole percents
         if spec.task == 'coefficient': assert 0 <= r['lam_h'] <= 1 and 0 <= r['confidence'] <= 1 and all(r['moved'].values())
         if spec.task in ('pairwise', 'select-shuffled'): assert r['lam_h'] in r['shown']
         if spec.task == 'categorical':

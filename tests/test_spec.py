@@ -314,6 +314,11 @@ def test_good_answers(task, answer, want): assert check_answer(task, answer, tri
 
 EXPLAINS = make()
 
+@pytest.mark.parametrize('mix, sure, field', [('33.333333', '50', 'mix'), ('33', '50.5', 'confidence'), ('50', 1e-7, 'confidence')])
+def test_a_slider_stands_at_whole_percent(mix, sure, field):
+    with pytest.raises(AnswerError) as e: check_answer('coefficient', dict(mix=mix, confidence=sure), trial('coefficient'), ('cat', 'dog'), MOVED)
+    assert (e.value.key, e.value.field) == ('whole', field) and '{' not in EXPLAINS.explain(e.value)
+
 @settings(max_examples=400, deadline=None)
 @given(st.sampled_from(TASKS), st.dictionaries(st.sampled_from(['lam', 'choice', 'mix', 'confidence', 'first', 'first_prob', 'second', 'second_prob', 'impossible', 'x']),
        junk | st.sampled_from(['cat', 'dog', 50, '50', ['dog'], ['owl', 'dog'], 1, .1, -.0, 10**400])) | junk, st.none() | st.just(MOVED) | junk)
@@ -323,6 +328,7 @@ def test_an_answer_is_in_range_or_explained(task, answer, moved):
         assert '{' not in EXPLAINS.explain(e).replace('{', '', str(e.values).count('{'))
         return
     for k in ('lam_h', 'confidence', 'first_prob', 'second_prob'): assert out.get(k) is None or 0 <= out[k] <= 1 and str(out[k]) != '-0.0'
+    if task == 'coefficient': assert all(round(out[k], 2) == out[k] for k in out) # whole percent: where a slider can stand
     if task == 'categorical':
         assert out['first'] in ('cat', 'dog', 'owl') and out['second'] != out['first'] and not {out['first'], out['second']} & set(out['impossible'])
         assert out['first_prob'] + (out['second_prob'] or 0) <= 1 + 1e-9 and out['first_prob'] >= (out['second_prob'] or 0)
@@ -348,6 +354,19 @@ def test_payment_table():
     assert p.columns.tolist() == ['n', 'agreement', 'bonus', 'total', 'finished']
     assert p.total.tolist() == [2.23, 2.23, 0, 2.25] and p.n.tolist() == [1, 1, 1, 0]
     assert spec.payment(answers[:0], people).total.tolist() == [2.25, 2.25, 0, 2.25]
+
+def test_large_photographs_are_read_once_and_blend_the_same(tmp_path):
+    g = np.random.default_rng(0)
+    for name, edge in (('cat', (90, 140)), ('dog', (150, 70)), ('owl', (20, 30))):
+        (tmp_path/'photos'/name).mkdir(parents=True)
+        Image.fromarray(g.integers(0, 256, (*edge, 3), dtype=np.uint8)).save(tmp_path/'photos'/name/'1.png')
+    spec = Spec.new('construct', tmp_path/'photos', size=48, n_pairs=1, repeats=0)
+    for s in spec.stimuli:
+        for lam in (0, .3, 1): assert (spec.picture(s['id'], lam) == blend_pictures(spec.image(s['id_a']), spec.image(s['id_b']), lam, 48)).all()
+    assert spec.square(0).shape == spec.square(1).shape == (48, 48, 3) and spec.square(2).shape == (20, 30, 3)
+    for o in spec.images: (tmp_path/'photos'/o['file']).unlink() # all that is shown is in memory
+    assert spec.picture(spec.stimuli[0]['id'], .77).shape == (48, 48, 3)
+    with pytest.raises(ValueError, match='cannot be read'): spec.check(files=True)
 
 def test_given_stimuli_with_file_names(photos):
     rows = list_folder(photos)

@@ -40,7 +40,7 @@ def number(
     if not lo <= v <= hi: raise AnswerError('range', field, lo=f'{lo:g}', hi=f'{hi:g}', found=_shown(v))
     return float(v) + 0. # never -0.0
 
-# %% ../../nbs/37_elicit.answers.ipynb #40cb677b
+# %% ../../nbs/37_elicit.answers.ipynb #5dcef4e0
 def _fields(answer, *known):
     if not isinstance(answer, dict): raise AnswerError('malformed', 'answer')
     for k in answer:
@@ -61,10 +61,12 @@ def _select(answer, trial, classes, moved):
     return dict(lam_h=trial.options[_place(*_fields(answer, 'choice'), len(trial.options))])
 
 def _coefficient(answer, trial, classes, moved):
-    mix, sure = (number(v, k, 0, 100) for k, v in zip(('mix', 'confidence'), _fields(answer, 'mix', 'confidence')))
-    for k in ('mix', 'confidence'):
+    names = 'mix', 'confidence'
+    mix, sure = said = [number(v, k, 0, 100) for k, v in zip(names, _fields(answer, *names))]
+    for k, v in zip(names, said):
+        if v != int(v): raise AnswerError('whole', k, found=_shown(answer[k])) # the sliders have no such place
         if (moved or {}).get(k) is not True: raise AnswerError('untouched', k)
-    return dict(lam_h=round(1 - mix/100, 6), confidence=round(sure/100, 6))
+    return dict(lam_h=round(1 - mix/100, 2), confidence=round(sure/100, 2))
 
 def _pairwise(answer, trial, classes, moved):
     lam = trial.options[_place(*_fields(answer, 'choice'), 2)]

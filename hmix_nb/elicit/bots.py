@@ -201,7 +201,7 @@ async def _trial(self:Bot, path, form):
             self.report.answers[trial.id] = trial, fields
             self.report.seconds.append(took)
 
-# %% ../../nbs/85_elicit.bots.ipynb #b97d3da9
+# %% ../../nbs/85_elicit.bots.ipynb #8690cf96
 @patch
 def _fill(self:Bot, step, form): # what is sent for a page that is no trial
     shown, g = self.mind.spec.shown, self.rng
@@ -223,25 +223,29 @@ async def _send(self:Bot, form, path): # the form of a page; returns where to go
         return path
     body, twice = self._fill(step, form.values), step != '' and self.rng.random() < self.odds.get('double', 0)
     r, _ = (await asyncio.gather(*(self._ask(form.action, body) for _ in range(1 + twice))))[0]
-    self._check(step or 'start', r, 303, 'late', 'early')
+    self._check(step or 'start', r, 303, 'late', 'early', *(['full'] if step == 'resume' else []))
     here = r.headers.get('location', path).partition('?say=')[0]
     if not self.report.token and here.startswith('/p/'):
         self.report.token = urlsplit(here).path.split('/')[2]
         self.others.append(self.report.token)
     return here
 
-# %% ../../nbs/85_elicit.bots.ipynb #ac217c0e
+# %% ../../nbs/85_elicit.bots.ipynb #35c4c64a
 @patch
 async def _go(self:Bot): # from page to page; returns whether all of them were seen
-    end, here = time.monotonic() + self.queue, '/' + ('?' + urlencode(self.platform) if self.platform else '')
+    end, asked, here = time.monotonic() + self.queue, False, '/' + ('?' + urlencode(self.platform) if self.platform else '')
     for _ in range(1000 + 4*len(self.mind.spec.stimuli)): # a study that leads in circles shall end, too
         r, _ = await self._ask(here)
         page, path = read_page(r.text), urlsplit(here).path
         if r.status_code != 200: return False
+        waits = bool(page.form) and page.form.action.endswith('/resume') # was away, or no place is left: perhaps later
+        if waits and asked:
+            if time.monotonic() > end: return True
+            await asyncio.sleep(.5 + random.random())
+        asked = waits
         if page.form: here = await self._send(page.form, path)
         elif (page.next or '').startswith(f'{path}?'): here = page.next # the next page of the instructions
-        elif self.report.answers or time.monotonic() > end: return True
-        else: await asyncio.sleep(.5 + random.random()) # no place is left: perhaps later
+        else: return True
         if len(self.report.odd) > 20 or self.stop is not None and len(self.report.answers) >= self.stop: return False
     return False
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TABLES', 'FLOATS', 'META', 'STUDIES', 'PEOPLE', 'ANSWERS', 'EVENTS', 'rules', 'read_url', 'make_engine', 'Refused',
-           'private_file', 'read_secret', 'mac', 'safe', 'Database', 'platform_record', 'read_number', 'answer_row',
-           'as_times', 'answers_frame', 'participants_frame']
+           'check_key', 'private_file', 'read_secret', 'mac', 'safe', 'Database', 'platform_record', 'read_number',
+           'answer_row', 'as_times', 'answers_frame', 'participants_frame']
 
 # %% ../../nbs/56_elicit.database.ipynb #f671eabb
 import base64, hmac, json, os, re, secrets, threading
@@ -45,7 +45,7 @@ EVENTS = sa.Table('events', TABLES,
     Column('step', String(20), nullable=False), Column('data', Text, nullable=False), Column('key', String(64)),
     Column('time', Float, nullable=False), sa.UniqueConstraint('token', 'key'))
 
-# %% ../../nbs/56_elicit.database.ipynb #7c7377f1
+# %% ../../nbs/56_elicit.database.ipynb #bb8a1231
 def rules(
     dialect:str, # 'sqlite' or 'postgresql'
 )->list: # SQL statements
@@ -59,9 +59,11 @@ def rules(
     return out + ['CREATE FUNCTION hmix_only_added() RETURNS trigger LANGUAGE plpgsql AS '
                   f'$$ BEGIN RAISE EXCEPTION {told}; END $$',
                   *(f'CREATE TRIGGER {t}_only_added BEFORE UPDATE OR DELETE ON {t} '
-                    'FOR EACH ROW EXECUTE FUNCTION hmix_only_added()' for t in kept)]
+                    'FOR EACH ROW EXECUTE FUNCTION hmix_only_added()' for t in kept),
+                  *(f'CREATE TRIGGER {t}_not_emptied BEFORE TRUNCATE ON {t} '
+                    'FOR EACH STATEMENT EXECUTE FUNCTION hmix_only_added()' for t in kept)]
 
-# %% ../../nbs/56_elicit.database.ipynb #fbdeaea6
+# %% ../../nbs/56_elicit.database.ipynb #5a611f74
 def read_url(
     url, # A path, ':memory:', or an address such as 'postgresql://user@host/db'
 ): # SQLAlchemy's URL
@@ -78,12 +80,12 @@ def make_engine(
 ): # SQLAlchemy's engine; in SQLite, a connection with the option `writes` locks at once
     "Connect so that what is committed survives a power cut."
     if u.get_backend_name() != 'sqlite':
-        try: return sa.create_engine(u, pool_size=10, max_overflow=20, pool_pre_ping=True)
+        try: return sa.create_engine(u, pool_size=10, max_overflow=20, pool_pre_ping=True, hide_parameters=True)
         except ModuleNotFoundError:
             raise ValueError('url: PostgreSQL needs a driver: pip install "psycopg[binary]"') from None
     memory = u.database in (None, '', ':memory:')
     more = dict(poolclass=sa.StaticPool) if memory else dict(pool_size=10, max_overflow=50)
-    e = sa.create_engine(u, connect_args=dict(timeout=60, check_same_thread=False), **more)
+    e = sa.create_engine(u, connect_args=dict(timeout=60, check_same_thread=False), hide_parameters=True, **more) # no link in a log
     @sa.event.listens_for(e, 'connect')
     def _(con, _):
         con.isolation_level = None # we say ourselves when a transaction begins, and of which kind
@@ -92,7 +94,7 @@ def make_engine(
     def _(con): con.exec_driver_sql('BEGIN IMMEDIATE' if con.get_execution_options().get('writes') else 'BEGIN')
     return e
 
-# %% ../../nbs/56_elicit.database.ipynb #5892b0c3
+# %% ../../nbs/56_elicit.database.ipynb #dcbd1f8c
 class Refused(ValueError):
     "What the store does not do; `reason` names the sentence that explains it, after 'refused.'."
     def __init__(self,
@@ -101,6 +103,15 @@ class Refused(ValueError):
     ):
         self.reason = reason
         super().__init__(f'refused: {reason}{said and ": "}{said}')
+
+
+_KEY = re.compile('[A-Za-z0-9_-]{8,64}')
+
+def check_key(
+    key, # Made by a page for what it sends
+):
+    "Refuse a key that no page of ours makes."
+    if not isinstance(key, str) or not _KEY.fullmatch(key): raise Refused('malformed', 'key')
 
 # %% ../../nbs/56_elicit.database.ipynb #848a5997
 def private_file(
@@ -160,7 +171,7 @@ def _prepare(con, secret): # a new database, or one with this secret
     if known is None: con.execute(META.insert(), dict(key='secret', value=mark))
     elif not hmac.compare_digest(known, mark): raise ValueError('secret: another one than the database has')
 
-# %% ../../nbs/56_elicit.database.ipynb #c476ad69
+# %% ../../nbs/56_elicit.database.ipynb #0896242e
 class Database:
     "An open database of a study, with its secret."
     def __init__(self,
@@ -180,6 +191,9 @@ class Database:
             if isinstance(e, ValueError): raise
             raise OSError(f'{self.url}: cannot be opened: {str(e.orig).splitlines()[0]}') from None
 
+    def _hashed(self, what, text): return mac(self.secret, what, text.strip()).hexdigest()
+    def _sealed(self, told): return safe(self.secret).encrypt(json.dumps(told).encode()).decode()
+    def _unsealed(self, sealed): return json.loads(safe(self.secret).decrypt(sealed.encode()))
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
     def close(self): # what is committed stays
@@ -198,7 +212,7 @@ class Database:
         with self._lock if self._memory else nullcontext():
             with self._engine.connect() as con: yield con
 
-# %% ../../nbs/56_elicit.database.ipynb #cf065b4d
+# %% ../../nbs/56_elicit.database.ipynb #94aae678
 def platform_record(
     platform:str, # The person's id on a recruiting platform
     extra:dict|None, # What else it tells
@@ -210,7 +224,7 @@ def platform_record(
     ok = lambda o, n: isinstance(o, str) and len(o) <= n and o.isprintable()
     if not isinstance(extra, dict) or len(extra) > 10 or not all(ok(k, 40) and ok(v, 200) for k, v in extra.items()):
         raise Refused('malformed', 'extra')
-    return {'platform': platform.strip()} | extra
+    return extra | {'platform': platform.strip()} # ours last: nothing in an address changes whom it is about
 
 # %% ../../nbs/56_elicit.database.ipynb #cd17dc84
 def read_number(
@@ -270,7 +284,7 @@ def answers_frame(
     for k in ('first', 'second', 'choice', 'class_b', 'pair'): df[k] = df[k].astype(object).where(df[k].notna(), None)
     return df[_COLUMNS]
 
-# %% ../../nbs/56_elicit.database.ipynb #f3b7df0c
+# %% ../../nbs/56_elicit.database.ipynb #a7d983ce
 def participants_frame(
     rows, # Mappings of the columns of `PEOPLE`
     n_trials, # Batch and version to the number of trials; `None` for both before a batch is given
@@ -282,8 +296,8 @@ def participants_frame(
                'completed finished seen').split()
     def more(o):
         until = o['seen'] + lease if o['lease_until'] is None else o['lease_until']
-        live = o['completed'] is None and o['step'] != 'full' and until > now
-        status = 'full' if o['step'] == 'full' else 'started' if live else 'dropped'
+        live = o['completed'] is None and o['started'] is not None and o['step'] != 'full' and until > now
+        status = 'full' if o['step'] == 'full' else 'came' if o['started'] is None else 'started' if live else 'dropped'
         if o['completed'] is not None: status = 'finished'
         return dict(o) | dict(live=live, status=status, n_trials=n_trials(o['batch'], o['version']))
     df = pd.DataFrame([more(o) for o in rows], columns=columns)

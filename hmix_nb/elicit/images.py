@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'BUILTIN', 'FILTERS', 'class_name', 'sha', 'list_folder', 'as_pictures', 'from_arrays', 'from_dls',
-           'builtin', 'blend_pictures', 'encode', 'read_image', 'check_images']
+           'builtin', 'shrink', 'blend_pictures', 'encode', 'read_image', 'check_images']
 
 # %% ../../nbs/17_elicit.images.ipynb #7bc728b9
 import hashlib, io, re
@@ -123,7 +123,7 @@ def builtin(
     grey = [Image.fromarray((o/16).astype(np.float32)).resize((32, 32), Image.Resampling.BILINEAR) for o in raw.images]
     return from_arrays(np.rint(np.stack(grey)*255).astype(np.uint8), raw.target, tuple('0123456789'))
 
-# %% ../../nbs/17_elicit.images.ipynb #3b212235
+# %% ../../nbs/17_elicit.images.ipynb #8f51421d
 FILTERS = dict(lanczos=Image.Resampling.LANCZOS, nearest=Image.Resampling.NEAREST)
 
 def _square(o, edge, how=Image.Resampling.LANCZOS): # the middle square, `edge` pixels high and wide
@@ -132,6 +132,13 @@ def _square(o, edge, how=Image.Resampling.LANCZOS): # the middle square, `edge` 
     x, y = (im.width-k)//2, (im.height-k)//2
     box = (x, y, x+k, y+k)
     return np.asarray(im.crop(box) if k == edge else im.resize((edge, edge), how, box))
+
+def shrink(
+    o:np.ndarray, # (H, W, 3) uint8
+    size:int, # As for `blend_pictures`
+)->np.ndarray: # Its middle square of `size` pixels if it is larger, else itself: blends of it are the same
+    "Keep of a photograph what is shown of it."
+    return _square(o, size) if min(o.shape[:2]) > size else o
 
 def blend_pictures(
     a:np.ndarray, # (H, W, 3) uint8
@@ -155,8 +162,8 @@ def encode(
     Image.fromarray(picture).save(out, 'PNG', compress_level=4)
     return out.getvalue()
 
-# %% ../../nbs/17_elicit.images.ipynb #216f1291
-@lru_cache(256)
+# %% ../../nbs/17_elicit.images.ipynb #ef8ec9fb
+@lru_cache(4) # photographs may have 70 MB each
 def read_image(
     path:str, # Of the file
     expected:str='', # `sha` of its content, if known

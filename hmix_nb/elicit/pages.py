@@ -4,24 +4,38 @@
 
 # %% auto #0
 __all__ = ['paragraphs', 'shell', 'welcome_page', 'consent_page', 'instructions_page', 'comprehension_page', 'trial_page', 'one',
-           'read_answer', 'read_moved', 'debrief_page', 'done_page', 'message_page', 'render', 'walk']
+           'read_answer', 'read_moved', 'debrief_page', 'done_page', 'message_page', 'waiting_page', 'render', 'walk']
 
-# %% ../../nbs/82_elicit.pages.ipynb #b21a2a6e
+# %% ../../nbs/82_elicit.pages.ipynb #c05225b5
 import secrets
 from fastcore.xml import (A, Button, Div, Fieldset, Form, H1, Header, Input, Label, Legend, Main, P, Progress, Span,
                           Textarea)
 from .answers import AnswerError
-from .controls import NONE, Visit, categorical_parts, choice, choice_parts, coefficient_parts, construct_parts
+from .controls import (NONE, Visit, again, categorical_parts, choice, choice_parts, coefficient_parts,
+                                     construct_parts)
 from .spec import Spec, Trial
 from .store import State
 from .web import document
 
-# %% ../../nbs/82_elicit.pages.ipynb #ac7e2373
+# %% ../../nbs/82_elicit.pages.ipynb #2176d13f
 def paragraphs(
     text:str, # Plain text; empty lines part paragraphs
 )->list: # Paragraphs
     "Split `text` into paragraphs."
     return [P(o.strip()) for o in text.split('\n\n') if o.strip()]
+
+# %% ../../nbs/82_elicit.pages.ipynb #c297b47c
+def _kids(parts): return [o for o in parts if hasattr(o, 'children')]
+def _marked(o): return o.attrs.get('aria-invalid') == 'true' or any(map(_marked, _kids(o.children)))
+
+def _place(form, notice):
+    "Put the notice before the part of the form that it is about, if there is one."
+    part = next(filter(_marked, _kids(form.children)), None)
+    if part is None: return False
+    if part.attrs.get('class') == 'asked': return _place(part, notice)
+    i = [o is part for o in form.children].index(True)
+    form.children = (*form.children[:i], notice, *form.children[i:])
+    return True
 
 def shell(
     spec:Spec, # The study
@@ -38,8 +52,10 @@ def shell(
         said = spec.text('progress', done=state.n_done, n=state.n_trials)
         bar = Progress(value=str(state.n_done), max=str(max(state.n_trials, 1)), aria_label=said)
         bar = Div(bar, Span(said), cls='progress')
+    asks = bool(visit.notices) and not visit.calm # then it gets the focus, so that nobody misses it
     notice = Div(*map(P, visit.notices), id='notice', cls='notice calm' if visit.calm else 'notice', role='alert',
-                 hidden=not visit.notices)
+                 hidden=not visit.notices, tabindex='-1', autofocus=asks)
+    if visit.missing and any(_place(o, notice) for o in _kids(parts)): notice = None
     return document(f'{title} · {study}', A(spec.text('skip_link'), href='#main', cls='skip'),
                     Header(P(study), bar, cls='top'), Main(H1(title, id='question'), notice, *parts, id='main', tabindex='-1'),
                     lang=spec.language, scripts=scripts, root=visit.root, cls='wide' if wide else None)
@@ -52,7 +68,7 @@ def _form(action, visit, *parts, **kw):
 def _on(spec, name='next', *before):
     return Div(*filter(None, before), Button(spec.text(name), type='submit', id='next'), cls='on')
 
-# %% ../../nbs/82_elicit.pages.ipynb #70ab5d1a
+# %% ../../nbs/82_elicit.pages.ipynb #98b27a10
 def welcome_page(
     spec:Spec, # The study
     visit:Visit=Visit(), # Where to post to, and what the address told about the platform
@@ -69,7 +85,7 @@ def consent_page(
     "Ask for consent: all boxes are needed."
     said = spec.shown['consent']
     boxes = [choice('checkbox', f'box{i}', 1, o, visit.value(f'box{i}') == '1') for i, o in enumerate(said['boxes'])]
-    asked = Fieldset(Legend(spec.text('consent.legend')), Div(*boxes, cls='choices'))
+    asked = Fieldset(Legend(spec.text('consent.legend')), Div(*boxes, cls='choices'), **again(visit, 'boxes'))
     link = P(spec.text('personal_link'), cls='hint')
     return shell(spec, spec.text('consent.title'), *paragraphs(said['text']), link,
                  _form(f'{visit.base}/consent', visit, asked, _on(spec, 'consent.agree')), visit=visit)
@@ -92,7 +108,7 @@ def instructions_page(
     where = P(spec.text('instructions.page', k=at+1, n=n), cls='hint') if n > 1 else None
     return shell(spec, spec.text('instructions.title'), where, *paragraphs(pages[at]), on, visit=visit)
 
-# %% ../../nbs/82_elicit.pages.ipynb #e053d528
+# %% ../../nbs/82_elicit.pages.ipynb #6bc9de91
 def comprehension_page(
     spec:Spec, # The study
     visit:Visit=Visit(), # Addresses, notices and what was chosen
@@ -101,7 +117,8 @@ def comprehension_page(
     def ask(i, q):
         name = f'q{i}'
         options = [choice('radio', name, j, o, visit.value(name) == str(j)) for j, o in enumerate(q['options'])]
-        return Fieldset(Legend(q['question']), Div(*options, cls='choices'))
+        missed = again(visit, 'answers', 'comprehension') if not visit.value(name) else {}
+        return Fieldset(Legend(q['question']), Div(*options, cls='choices'), **missed)
     asked = [ask(i, q) for i, q in enumerate(spec.shown['comprehension'])]
     back = A(spec.text('comprehension.again'), href=f'{visit.base}?page=1', cls='button plain first')
     return shell(spec, spec.text('comprehension.title'), P(spec.text('comprehension.intro')),
@@ -169,18 +186,19 @@ def read_moved(
         except ValueError: return False
     return {k: '1' in form.get(f'moved_{k}', ()) or away(k, s) for k, s in starts.items()} or None
 
-# %% ../../nbs/82_elicit.pages.ipynb #79cea126
+# %% ../../nbs/82_elicit.pages.ipynb #7751e53b
 def _debrief_field(visit, q, low, high):
     "One question: a scale, a choice or free words."
     name, given = q['id'], visit.value(q['id'])
     if q['kind'] == 'text':
-        words = Textarea(given, id=f'd-{name}', name=name, maxlength='4000')
+        words = Textarea(given, id=f'd-{name}', name=name, maxlength='4000', **again(visit, name))
         return Div(Label(q['question'], _for=f'd-{name}', cls='ask'), words, cls='field')
     values = q['options'] if q['kind'] == 'choice' else range(q['lo'], q['hi']+1)
     marks = [choice('radio', name, v, str(v), given == str(v)) for v in values]
-    if q['kind'] == 'choice': return Fieldset(Legend(q['question']), Div(*marks, cls='choices'))
+    legend, mark = Legend(q['question']), again(visit, name)
+    if q['kind'] == 'choice': return Fieldset(legend, Div(*marks, cls='choices'), **mark)
     ends = Div(Span(f"{q['lo']}: {low}"), Span(f"{q['hi']}: {high}"), cls='ends')
-    return Fieldset(Legend(q['question']), Div(*marks, cls='scale'), ends)
+    return Fieldset(legend, Div(*marks, cls='scale'), ends, **mark)
 
 def debrief_page(
     spec:Spec, # The study
@@ -192,7 +210,7 @@ def debrief_page(
     return shell(spec, spec.text('debrief.title'), P(spec.text('debrief.intro')),
                  _form(f'{visit.base}/debrief', visit, *asked, _on(spec, 'debrief.finish')), visit=visit)
 
-# %% ../../nbs/82_elicit.pages.ipynb #400a5556
+# %% ../../nbs/82_elicit.pages.ipynb #297c82f9
 def done_page(
     spec:Spec, # The study
     visit:Visit=Visit(), # Addresses and notices
@@ -201,8 +219,8 @@ def done_page(
     before, _, after = spec.text('done.code').partition('{code}')
     code, url = spec.completion_code, spec.completion_url
     shown = [P(before), P(Span(code, cls='code')), P(after) if after.strip() else None] if code else []
-    link = A(spec.text('done.link'), href=url.replace('{code}', code), cls='button', rel='noreferrer', data_onward='8', id='next')
-    link = [Div(link, cls='on left'), P(spec.text('done.onward'), cls='hint js-only')] if url else []
+    link = A(spec.text('done.link'), href=url.replace('{code}', code), cls='button', rel='noreferrer', id='next')
+    link = [P(spec.text('done.onward')), Div(link, cls='on left')] if url else []
     return shell(spec, spec.text('done.title'), P(spec.text('done.text')), *shown, *link, visit=visit)
 
 def message_page(
@@ -217,15 +235,24 @@ def message_page(
     link = Div(A(spec.text('refused.again'), href=back, cls='button', id='next'), cls='on left') if back else None
     return shell(spec, spec.text(title), *paragraphs(spec.text(text or f'refused.{reason}')), link, visit=visit)
 
-# %% ../../nbs/82_elicit.pages.ipynb #2751fbe8
+def waiting_page(
+    spec:Spec, # The study
+    visit:Visit=Visit(), # Addresses and notices
+    what:str='full', # 'full': no place is free; 'away': the place was kept only so long
+)->str: # A whole HTML document
+    "Ask whether to go on: only the button takes a place, not who looks at the page."
+    form = _form(f'{visit.base}/resume', visit, _on(spec, f'{what}.on'))
+    return shell(spec, spec.text(f'{what}.title'), *paragraphs(spec.text(f'{what}.text')), form, visit=visit)
+
+# %% ../../nbs/82_elicit.pages.ipynb #5241d150
 def render(
     spec:Spec, # The study
     state:State, # The participant's
     visit:Visit, # Addresses, notices and what was given
 )->str: # A whole HTML document
     "Write the page that fits the state."
+    if state.step == 'full' or state.note == 'away': return waiting_page(spec, visit, state.note or 'full')
     if state.step == 'trials': return trial_page(spec, state, visit)
-    if state.step == 'full': return message_page(spec, 'full', visit=visit, title='full.title', text='full.text')
     return {'consent': consent_page, 'instructions': instructions_page, 'comprehension': comprehension_page,
             'debrief': debrief_page, 'done': done_page}[state.step](spec, visit)
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STEPS', 'State']
 
-# %% ../../nbs/80_elicit.spec.ipynb #c93a03fa
+# %% ../../nbs/80_elicit.spec.ipynb #ce415f73
 import base64, dataclasses, hmac, os
 from collections import Counter
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ import numpy as np, yaml
 from fastcore.basics import patch
 from ..core import check_name, write_atomic
 from .answers import AnswerError, number, payment
-from .design import HIGH, LOW, SINGLE, TEMPLATES, THREE, draw_stimuli
+from .design import HIGH, LOW, SINGLE, TEMPLATES, THREE, deal, draw_stimuli
 from .images import (BUILTIN, blend_pictures, builtin, class_name, encode, from_arrays, from_dls,
                                    list_folder, sha)
 from .study import GRID, TASKS, Spec, Trial, plain
 from .texts import languages, load_texts, read_yaml
 
-# %% ../../nbs/80_elicit.spec.ipynb #226f5004
+# %% ../../nbs/80_elicit.spec.ipynb #c7d7d24f
 def _read_images(images, classes, data): # rows, arrays by id or None, source, root
     if isinstance(images, str) and images in BUILTIN or type(images).__name__ == 'DataHub':
         name = images if isinstance(images, str) else 'cifar10-test'
@@ -50,6 +50,8 @@ def _with_entropy(rows, entropy, source, data):
     if not isinstance(entropy, dict) and len(entropy) != len(rows):
         raise ValueError(f'entropy: {len(entropy)} values; the images are {len(rows)}')
     named = isinstance(entropy, dict)
+    if named and (lost := set(entropy) - {o['id'] for o in rows} - {o.get('file') for o in rows}):
+        raise ValueError(f'entropy: no image {min(lost, key=str)!r}; allowed are ids, or names of files in the folder')
     value = lambda o: entropy.get(o['id'], entropy.get(o.get('file'))) if named else entropy[o['id']]
     return tuple(o | ({} if value(o) is None else {'entropy': round(float(value(o)), 6)}) for o in rows)
 
@@ -74,22 +76,31 @@ def _words(template, said, kept, framing): # the pages around the trials
     pages = dict(consent=said['consent'], instructions=t['instructions'], comprehension=asked, debrief=said['debrief'])
     return pages | kept
 
-# %% ../../nbs/80_elicit.spec.ipynb #f32b42e0
-def _given(stimuli, rows): # those of a table, with file names for ids if need be
-    files = {o['file']: o['id'] for o in rows if 'file' in o}
+# %% ../../nbs/80_elicit.spec.ipynb #85ba0a49
+def _given(stimuli, rows, per_batch, seed): # those of a table: file names for ids, classes and batches if need be
+    files, known = {o['file']: o['id'] for o in rows if 'file' in o}, {o['id']: o['class'] for o in rows}
     if hasattr(stimuli, 'to_dict'): stimuli = stimuli.to_dict('records')
-    keep = 'class_a', 'id_a', 'class_b', 'id_b', 'lam_f', 'lam_f2', 'batch'
-    rows = [{k: plain(o[k]) for k in keep if k in o and o[k] is not None and o[k] == o[k]} for o in stimuli]
-    whole = lambda k, v: files.get(v, v) if isinstance(v, str) else int(v) if k in ('id_a', 'id_b', 'batch') else v
-    return [{k: whole(k, v) for k, v in o.items()} for o in rows]
+    keep, out = ('class_a', 'id_a', 'class_b', 'id_b', 'lam_f', 'lam_f2', 'batch'), []
+    for i, r in enumerate(stimuli):
+        o = {k: plain(r[k]) for k in keep if k in r and r[k] is not None and r[k] == r[k]} # NaN is an empty cell
+        for k in ('a', 'b'):
+            if (v := o.get(f'id_{k}')) is None: continue
+            if (v := files.get(v, v)) not in known:
+                raise ValueError(f'stimuli: entry {i}: id_{k} is {v!r}; allowed is the id or file of an image')
+            o |= {f'id_{k}': int(v), f'class_{k}': class_name(o.get(f'class_{k}', known[v]))}
+        if 'batch' in o: o['batch'] = int(o['batch'])
+        out.append(o)
+    if not out: raise ValueError('stimuli: an empty table; allowed is one row or more')
+    if any('batch' in o or 'id_a' not in o for o in out): return out
+    return [o | {'batch': b} for o, b in zip(out, deal(out, per_batch, seed=seed))]
 
-# %% ../../nbs/80_elicit.spec.ipynb #d152c6cf
+# %% ../../nbs/80_elicit.spec.ipynb #2aaa85da
 @patch(cls_method=True)
 def new(cls:Spec,
     template:str, # One of `TEMPLATES`
     images=None, # Folder with a subfolder per class, fastai DataLoaders, `DataHub` (CIFAR-10), 'digits', (x, y)
     *,
-    stimuli=None, # A table or list of `class_a, id_a, class_b, id_b, lam_f, batch`; `None` draws them
+    stimuli=None, # A table of `id_a, id_b` (or file names), `lam_f`, `class_a, class_b, batch` if need be; `None` draws them
     ids=None, # Images that may be used; `None`: all, of CIFAR-10 the 7,000 to train on
     n_pairs:int|None=None, # See `draw_stimuli`
     per_batch:int|None=None, # Trials a person, repeats aside; `None` is the template's
@@ -110,7 +121,7 @@ def new(cls:Spec,
     if ids is None and source == 'cifar10-test' and stimuli is None: ids = _train_ids(data)
     may = rows if ids is None else [o for o in rows if o['id'] in set(ids)]
     wish = dict(n_pairs=n_pairs, high=high, lams=lams, per_batch=per_batch, seed=seed)
-    drawn = draw_stimuli(template, may, **wish) if stimuli is None else _given(stimuli, rows)
+    drawn = draw_stimuli(template, may, **wish) if stimuli is None else _given(stimuli, rows, per_batch or t['per_batch'], seed)
     used = {s.get(k) for s in drawn for k in ('id_a', 'id_b')}
     rows = [o for o in rows if o['id'] in used]
     if arrays is not None:
@@ -125,7 +136,7 @@ def new(cls:Spec,
     made |= _words(template, *said, changes.get('framing', 'others')) | changes
     return cls.from_dict(plain(made), root, arrays=arrays, data=data)
 
-# %% ../../nbs/80_elicit.spec.ipynb #f2366cbf
+# %% ../../nbs/80_elicit.spec.ipynb #1c1b8e36
 @patch
 def picture(self:Spec,
     stimulus:str, # Its id
@@ -133,7 +144,7 @@ def picture(self:Spec,
 )->np.ndarray: # (size, size, 3) uint8
     "What people see."
     s = self._by_id[stimulus]
-    parts = [self.image(s['id_a'])] if lam is None else [self.image(s['id_a']), self.image(s['id_b'])]
+    parts = [self.square(s[k]) for k in (('id_a',) if lam is None else ('id_a', 'id_b'))]
     return blend_pictures(*parts, lam=1. if lam is None else lam, size=self.size, upscale=self.upscale)
 
 @patch

@@ -5,18 +5,17 @@
 # %% auto #0
 __all__ = ['Store']
 
-# %% ../../nbs/81_elicit.store.ipynb #2715e696
+# %% ../../nbs/81_elicit.store.ipynb #5f548f98
 import hmac, json, re, secrets, time
 import pandas as pd
 import sqlalchemy as sa
-from cryptography.fernet import InvalidToken
 from fastcore.basics import patch
 from sqlalchemy import func, select
 from ..core import check_name
 from ..data.judgments import short_id
 from .answers import AnswerError
 from .database import (ANSWERS, EVENTS, PEOPLE, STUDIES, Database, Refused, answer_row, answers_frame,
-                                     as_times, mac, participants_frame, platform_record, read_number, safe)
+                                     as_times, check_key, participants_frame, platform_record, read_number)
 from .spec import STEPS, Spec, State
 
 # %% ../../nbs/81_elicit.store.ipynb #deb51c85
@@ -55,21 +54,24 @@ def _check_version(self:Store, con, changed):
     if con.scalar(select(STUDIES.c.version).where(same)): con.execute(STUDIES.update().where(same).values(spec=spec))
     else: con.execute(STUDIES.insert(), dict(version=mine, spec=spec, opened=self.clock()))
 
-# %% ../../nbs/81_elicit.store.ipynb #f575a7ce
+# %% ../../nbs/81_elicit.store.ipynb #68eff253
 @patch
 def enrol(self:Store,
     platform:str|None=None, # The person's id on a recruiting platform; the same id, the same token
     extra:dict|None=None, # What else the platform tells, such as STUDY_ID
+    browser:str|None=None, # What only the person's browser knows; `None`: who calls may have anybody's link
 )->str: # The token
     "Let somebody in."
     version, now, hashed, sealed = self.spec.version, self.clock(), None, None
+    mark = None if browser is None else self._hashed('browser', browser)
     if platform is not None:
         about = platform_record(platform, extra)
-        hashed = mac(self.secret, 'platform', about['platform']).hexdigest()
-        sealed = safe(self.secret).encrypt(json.dumps(about).encode()).decode()
+        hashed, sealed = self._hashed('platform', about['platform']), self._sealed(about | {'browser': mark})
     with self._write(lock=True) as con:
-        mine = select(PEOPLE.c.token).where(PEOPLE.c.version == version, PEOPLE.c.platform == hashed)
-        if hashed and (known := con.scalar(mine)): return known
+        mine = select(PEOPLE.c.token, PEOPLE.c.sealed).where(PEOPLE.c.version == version, PEOPLE.c.platform == hashed)
+        if hashed and (known := con.execute(mine).one_or_none()):
+            if mark is None or self._unsealed(known.sealed).get('browser') == mark: return known.token
+            raise Refused('began')
         while True: # eight digits may meet in a large study
             token = secrets.token_urlsafe(16)
             if not con.scalar(select(PEOPLE.c.token).where(PEOPLE.c.participant == short_id(token))): break
@@ -109,7 +111,7 @@ def _set(self:Store, con, p, **values): # the row as it is now
     con.execute(_ONE, values | {'who': p.token}) # with parameters, so that the statement is compiled once
     return p._asdict() | values
 
-# %% ../../nbs/81_elicit.store.ipynb #0f416a05
+# %% ../../nbs/81_elicit.store.ipynb #d0421bed
 @patch
 def _find(self:Store, con, token, lock=False): # the participant's row
     if not isinstance(token, str) or not re.fullmatch('[A-Za-z0-9_-]{22}', token): raise Refused('unknown')
@@ -135,16 +137,23 @@ def _late(p, now): return p.batch is not None and p.completed is None and p.leas
 @patch
 def state(self:Store,
     token:str, # The personal link
-)->State: # With the trial to show
-    "Where a participant is; a lease that ran out is renewed, and who waits for a place gets one that is free."
-    now = self.clock()
+)->State: # With the trial to show; its `note` is 'away' if the lease has run out
+    "Where a participant is; looking changes nothing."
     with self._read() as con: p = self._find(con, token)
-    if p.step != 'full' and not _late(p, now): return self._state(p._asdict())
+    return self._state(p._asdict(), **(dict(note='away') if _late(p, self.clock()) else {}))
+
+@patch
+def resume(self:Store,
+    token:str, # The personal link
+)->State: # Where the participant is now
+    "Renew a lease that ran out, and give who waits for a place one that is free."
+    now = self.clock()
     with self._write(lock=True) as con:
         p = self._find(con, token, lock=True)
         if _late(p, now): return self._state(self._set(con, p, **self._revive(con, p, now)))
         if p.step == 'full' and (got := self._allocate(con, now))['batch'] is not None:
-            return self._state(self._set(con, p, **got, step=self._after(p, 'consent')))
+            got |= dict(step=self._after(p, 'consent'), started=p.started or now)
+            return self._state(self._set(con, p, **got))
         return self._state(p._asdict())
 
 # %% ../../nbs/81_elicit.store.ipynb #44fe72e4
@@ -167,12 +176,7 @@ def _complete(self:Store, con, p, step, data, now): # what changes about a parti
     if wrong: return dict(step='instructions', n_failed=p.n_failed+1), dict(note='wrong', wrong=wrong)
     return dict(step='trials'), {}
 
-# %% ../../nbs/81_elicit.store.ipynb #ff9c6a95
-_KEY = re.compile('[A-Za-z0-9_-]{8,64}')
-
-def _check_key(key):
-    if not isinstance(key, str) or not _KEY.fullmatch(key): raise Refused('malformed', 'key')
-
+# %% ../../nbs/81_elicit.store.ipynb #75cd31e3
 @patch
 def advance(self:Store,
     token:str, # The personal link
@@ -182,7 +186,7 @@ def advance(self:Store,
     key:str|None=None, # The same key twice is the same step; 8 to 64 letters, digits, - and _
 )->State: # Where the participant is now
     "Complete a step other than a trial."
-    if key is not None: _check_key(key)
+    if key is not None: check_key(key)
     if step not in ('consent', 'instructions', 'comprehension', 'debrief'): raise Refused('malformed', 'step')
     data, now = {} if data is None else data, self.clock()
     if not isinstance(data, dict): raise AnswerError('malformed', 'data')
@@ -193,12 +197,15 @@ def advance(self:Store,
             return self._state(p._asdict())
         at = 0 if p.step == 'full' else STEPS.index(p.step)
         if p.step != step: raise Refused('early' if STEPS.index(step) > at else 'late')
+        if _late(p, now):
+            self._set(con, p, **self._revive(con, p, now))
+            p = self._find(con, token)
+            if p.step == 'full': return self._state(p._asdict())
         if step == 'debrief': data = self.spec.check_debrief(data)
         changed, more = self._complete(con, p, step, data, now)
         lease = {} if p.batch is None or p.completed else dict(lease_until=now + 60*self.spec.lease_minutes)
-        late = dict(n_expired=p.n_expired+1) if _late(p, now) else {}
         con.execute(EVENTS.insert().values(token=token, step=step, data=json.dumps(data), key=key, time=now))
-        return self._state(self._set(con, p, **(lease | late | dict(seen=now) | changed)), **more)
+        return self._state(self._set(con, p, **(lease | dict(seen=now) | changed)), **more)
 
 # %% ../../nbs/81_elicit.store.ipynb #f0687aed
 @patch
@@ -212,7 +219,7 @@ def _place_of(self:Store, p, trial_id): # the trial, and the next revision of it
     if self.spec.revise and at == p.n_done-1 and p.step in ('trials', 'debrief'): return order[at], True
     raise Refused('late')
 
-# %% ../../nbs/81_elicit.store.ipynb #c50c691a
+# %% ../../nbs/81_elicit.store.ipynb #2da3ad66
 @patch
 def submit(self:Store,
     token:str, # The personal link
@@ -226,7 +233,7 @@ def submit(self:Store,
     client_time:float|None=None, # Milliseconds since 1970 by the participant's clock
 )->State: # Where the participant is now; the answer is on disk
     "Store an answer."
-    _check_key(key)
+    check_key(key)
     rt_ms, start = read_number(rt_ms, 0, 3e9, 'rt_ms'), read_number(start, 0, 1, 'start')
     client_time = read_number(client_time, 0, 1e14, 'client_time')
     if rt_ms is None: raise Refused('malformed', 'rt_ms')
@@ -253,7 +260,7 @@ def submit(self:Store,
             if changed['step'] == 'done': changed['finished'] = now
         return self._state(self._set(con, p, **changed))
 
-# %% ../../nbs/81_elicit.store.ipynb #ff3f8fdb
+# %% ../../nbs/81_elicit.store.ipynb #d53039a7
 _CURRENT = sa.table('current_answers', *(sa.column(c.name, c.type) for c in ANSWERS.c))
 
 @patch
@@ -271,7 +278,7 @@ def answers(self:Store,
     with self._read() as con: return answers_frame(con.execute(find).mappings().all(), self._stimuli(con))
 
 @patch
-def participants(self:Store)->pd.DataFrame: # `status`: 'started', 'finished', 'dropped' or 'full'
+def participants(self:Store)->pd.DataFrame: # `status`: 'came' (no consent yet), 'started', 'finished', 'dropped' or 'full'
     "Who takes part, and how far they are."
     spec, most = self.spec, max(map(self.spec.n_trials, self.spec.batches))
     n = lambda b, v: spec.n_trials(b) if v == spec.version and b is not None else most
@@ -296,7 +303,7 @@ def debriefs(self:Store)->pd.DataFrame: # `participant` and a column per questio
     columns = ['participant', *(q['id'] for q in self.spec.debrief)]
     return pd.DataFrame([{'participant': p} | d for p, d in zip(e.participant, e.data)], columns=columns)
 
-# %% ../../nbs/81_elicit.store.ipynb #152a7e09
+# %% ../../nbs/81_elicit.store.ipynb #0d7a2890
 @patch
 def occupancy(self:Store)->pd.DataFrame: # `batch, wanted, finished, live, expired`
     "How the batches fill; `expired` counts leases that ran out."
@@ -322,5 +329,14 @@ def platform_ids(self:Store,
     if not isinstance(secret, bytes) or not hmac.compare_digest(secret, self.secret): raise Refused('secret')
     with self._read() as con:
         rows = con.execute(select(PEOPLE.c.participant, PEOPLE.c.sealed).where(PEOPLE.c.sealed.is_not(None))).all()
-    made = [{'participant': p} | json.loads(safe(secret).decrypt(o.encode())) for p, o in rows]
-    return pd.DataFrame(made) if made else pd.DataFrame(columns=['participant', 'platform'])
+    made = [self._unsealed(o) | {'participant': p} for p, o in rows]
+    columns = dict.fromkeys(['participant', 'platform', *(k for o in made for k in o if k != 'browser')])
+    return pd.DataFrame(made, columns=[*columns])
+
+@patch
+def link(self:Store,
+    platform:str, # A person's id on a recruiting platform
+)->str|None: # The token, or `None` if nobody came with that id
+    "Look up the personal link of somebody who has lost it: for the owner, who knows whom it goes to."
+    mine = PEOPLE.c.version == self.spec.version, PEOPLE.c.platform == self._hashed('platform', platform)
+    with self._read() as con: return con.scalar(select(PEOPLE.c.token).where(*mine))

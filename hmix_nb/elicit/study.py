@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TASKS', 'GRID', 'Spec', 'plain', 'Trial']
 
-# %% ../../nbs/78_elicit.study.ipynb #5abd1c06
+# %% ../../nbs/78_elicit.study.ipynb #8f388e8a
 import hashlib, json, re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from ..core import check_name, check_range, check_whole, rng
 from .answers import CHECKS, AnswerError, check_answer, check_pay, money
 from .design import check_repeats, check_start, check_stimuli, own_order, read_stimuli, start_for
-from .images import BUILTIN, FILTERS, builtin, check_images, encode, read_image, sha
+from .images import BUILTIN, FILTERS, builtin, check_images, encode, read_image, sha, shrink
 from .texts import SAYS, check_classes, check_pages, check_strings, fill, languages, load_texts
 
 # %% ../../nbs/78_elicit.study.ipynb #82f5df76
@@ -124,7 +124,7 @@ _WRITTEN = (('name', r'[A-Za-z0-9][A-Za-z0-9._-]{0,79}', "letters, digits, '.', 
             ('completion_code', r'[\x21-\x7e]{0,64}', 'up to 64 letters, digits and signs, without spaces'))
 _WHOLE = ('wanted', 1, 10**4), ('minutes', 1, 600), ('size', 16, 2000), ('seed', 0, 2**31)
 
-# %% ../../nbs/78_elicit.study.ipynb #7f82a551
+# %% ../../nbs/78_elicit.study.ipynb #7ccb59f0
 @patch
 def check(self:Spec,
     files:bool=False, # Also read every image?
@@ -158,7 +158,8 @@ def check(self:Spec,
     if s.start_confidence != 'random': check_start('coefficient', s.start_confidence, 'start_confidence')
     if files:
         read_image.cache_clear()
-        for o in self.images: self.image(o['id'])
+        self.__dict__.pop('_squares', None)
+        for o in self.images: self.square(o['id'])
     return self
 
 # %% ../../nbs/78_elicit.study.ipynb #9b7e856e
@@ -319,7 +320,7 @@ def check_answer(self:Spec,
     "Check an answer, or raise an `AnswerError` that says how to mend it."
     return check_answer(self.task, answer, trial, self.classes, moved)
 
-# %% ../../nbs/78_elicit.study.ipynb #88f42096
+# %% ../../nbs/78_elicit.study.ipynb #3c9dfb36
 @patch
 def image(self:Spec,
     id:int, # Of an image
@@ -329,3 +330,14 @@ def image(self:Spec,
     if self.source in BUILTIN: return builtin(self.source, self.data)[1][id]
     o = next(o for o in self.images if o['id'] == id)
     return read_image(str((self.root or Path())/self.source/o['file']), o.get('sha', ''))
+
+@patch
+def square(self:Spec,
+    id:int, # Of an image
+)->np.ndarray: # (H, W, 3) uint8, of photographs the (size, size, 3) that are shown
+    "What blends need of an image; the last 256 are kept."
+    kept = self.__dict__.setdefault('_squares', {})
+    if (made := kept.get(id)) is None:
+        for k in list(kept)[:len(kept)-255]: kept.pop(k, None)
+        made = kept[id] = shrink(self.image(id), self.size)
+    return made

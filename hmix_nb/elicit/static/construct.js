@@ -21,13 +21,29 @@
     said.textContent = said.textContent === words ? words + '\u00a0' : words; // said again where it is the same
     show(to);
   };
-  const keys = {g: -1, ArrowLeft: -1, ArrowDown: -1, h: 1, ArrowRight: 1, ArrowUp: 1};
+  const keys = {ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1}, letters = {g: -1, h: 1};
+  const on = document.getElementById('keys'), kept = (...what) => { // a frame of another site may keep nothing
+    try { return what.length ? sessionStorage.setItem('hmix-letters', what[0]) : sessionStorage.getItem('hmix-letters'); } catch { return null; }
+  };
+  const switched = () => {
+    for (const [by, key] of [[-1, 'g'], [1, 'h']]) {
+      if (on.checked) buttons[by].setAttribute('aria-keyshortcuts', key);
+      else buttons[by].removeAttribute('aria-keyshortcuts');
+    }
+    document.documentElement.classList.toggle('no-letters', !on.checked);
+  };
+  on.checked = kept() !== 'off';
+  on.addEventListener('change', () => {
+    kept(on.checked ? 'on' : 'off');
+    switched();
+  });
+  switched();
 
   buttons[-1].addEventListener('click', () => step(-1));
   buttons[1].addEventListener('click', () => step(1));
   addEventListener('keydown', event => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const by = keys[event.key] ?? keys[event.key.toLowerCase()];
+    const by = keys[event.key] ?? (on.checked ? letters[event.key.toLowerCase()] : undefined);
     if (by) {
       event.preventDefault();
       step(by);

@@ -8,12 +8,18 @@ const hmix = window.hmix = {
   touch(name) { const f = hmix.field('moved_' + name); if (f) f.value = '1'; },
   say(found) { // in the notice, which screen readers read out
     const box = document.getElementById('notice');
+    const mark = o => o.querySelector('input[type=range]') ?? o; // what a screen reader is told about
     document.querySelectorAll('.missing').forEach(o => o.classList.remove('missing'));
+    document.querySelectorAll('[aria-invalid]').forEach(o => ['aria-invalid', 'aria-describedby'].forEach(k => o.removeAttribute(k)));
     const words = [...new Set(found.map(o => o.text))]; // two fields may miss the same
     box.replaceChildren(...words.map(o => Object.assign(document.createElement('p'), {textContent: o})));
     box.className = 'notice';
     box.hidden = !found.length;
-    found.forEach(o => o.near?.classList.add('missing'));
+    for (const {near} of found.filter(o => o.near)) {
+      near.classList.add('missing');
+      mark(near).setAttribute('aria-invalid', 'true');
+      mark(near).setAttribute('aria-describedby', 'notice');
+    }
     if (!found.length) return;
     hmix.form?.querySelector('.on').before(box); // where the eye is
     box.scrollIntoView({block: 'nearest'});
@@ -48,6 +54,4 @@ const hmix = window.hmix = {
     });
   }
   addEventListener('pageshow', event => { if (event.persisted) location.reload(); }); // back: never an old trial
-  const link = document.querySelector('a[data-onward]');
-  if (link) setTimeout(() => location.assign(link.href), 1000 * Number(link.dataset.onward));
 })();

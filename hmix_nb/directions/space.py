@@ -73,7 +73,7 @@ class Log:
         "Read all events."
         return parse_log(Path(path).read_bytes())[0]
 
-# %% ../../nbs/90_directions.space.ipynb #38c7df69
+# %% ../../nbs/90_directions.space.ipynb #a5d45405
 class Session:
     "A session of annotation: give it events, ask it for its state."
     def __init__(self,
@@ -86,11 +86,15 @@ class Session:
         start = time.monotonic()
         self.clock = clock or (lambda: round(1000*(time.monotonic()-start), 1))
         if log is not None:
-            log = log if isinstance(log, Log) else Log(log)
-            if log.path.exists() and (n := len(Log.read(log.path))):
-                raise ValueError(f'log: {log.path.name} has {n} events already; allowed is a new file, or `resume` to go on')
-            self.log = log
+            self.log = log if isinstance(log, Log) else Log(log)
+            if self.log.path.exists() and (n := len(Log.read(self.log.path))):
+                raise ValueError(f'log: {self.log.path.name} has {n} events already; allowed is a new file, or `resume` to go on')
         self.do('session', session=session or secrets.token_hex(4), annotator=annotator, version=1)
+
+    def __eq__(self, other): return isinstance(other, Session) and self.state == other.state
+    def __getattr__(self, name): # the fields of the state
+        if name in _STATE: return getattr(self.__dict__['state'], name)
+        raise AttributeError(f'Session has no {name!r}')
 
     def do(self,
         event, # The name of one of `EVENTS`, or a dict with it under 'event' and the arguments beside it
@@ -114,7 +118,7 @@ class Session:
         self.state, self.preview = state, None
         self.events.append(entry)
 
-# %% ../../nbs/90_directions.space.ipynb #d559a40b
+# %% ../../nbs/90_directions.space.ipynb #d3b6d79d
 _STATE = {f.name for f in fields(State)} - {'labels', 'past', 'future'}
 
 def _plain(o, nan=False): # as JSON gives it back, so that a session and its replay hold the same
@@ -123,11 +127,6 @@ def _plain(o, nan=False): # as JSON gives it back, so that a session and its rep
     if isinstance(o, np.generic): o = o.item()
     if nan and isinstance(o, float) and not np.isfinite(o): return None # the loss of a training that failed
     return o if o is None or isinstance(o, (str, bool, int, float)) else str(o)
-
-@patch
-def __getattr__(self:Session, name): # the fields of the state
-    if name in _STATE: return getattr(self.__dict__['state'], name)
-    raise AttributeError(f'Session has no {name!r}')
 
 @patch
 def _move(self:Session, vector): # while dragging: shown, and neither logged nor part of the state
@@ -154,9 +153,6 @@ def can_undo(self:Session)->bool: # And not committed?
 def can_redo(self:Session)->bool: # And not committed?
     "Is there anything to bring back?"
     return bool(self.state.future) and not self.state.committed
-
-@patch
-def __eq__(self:Session, other): return isinstance(other, Session) and self.state == other.state
 
 @patch
 def __repr__(self:Session):

@@ -79,16 +79,16 @@ class Arrows(NamedTuple):
     y: Tensor # (S, K) labels of their points, 0 or 1
     w: Tensor # (S, K) weights; 0 takes an arrow out
 
-# %% ../../nbs/88_directions.many.ipynb #2774673f
-BETA, KAPPA, EPS = 5., 20., 1e-12
+# %% ../../nbs/88_directions.many.ipynb #03dad846
+BETA, KAPPA, EPS = 5., 20., 1e-6 # as in `DirectionLoss`
 
 def _sides(a): return 2*a.y - 1 # the margin of class y is this times the logit
 
 def _slopes(nets, a): return _sides(a)*slope(nets, a.x, a.d)
 
 def _cosine(nets, a, gamma):
-    g = gradient(nets, a.x)
-    return 1 + _sides(a)*torch.einsum('tskd,skd->tsk', g, a.d)/(g.pow(2).sum(-1) + EPS).sqrt()
+    squared = (nets.w2[:, :, None] if nets.w1 is None else gradient(nets, a.x)).pow(2).sum(-1) # a line has one gradient
+    return 1 + _slopes(nets, a)/(squared + EPS).sqrt()
 
 def _tip(nets, a, gamma): # cross-entropy of (½, ½) at the end of the arrow
     m = logits(nets, a.x + a.r[..., None]*a.d)
@@ -108,13 +108,13 @@ def arrow_loss(
 )->Tensor: # (T, S): the mean over each seed's arrows, by weight; 0 where there is none
     "What each net loses on its seed's arrows."
     each = ARROW_LOSSES[check_name(kind, ARROW_LOSSES, 'kind')](nets, arrows, gamma)
-    return (each*arrows.w).sum(-1)/arrows.w.sum(-1).clamp_min(EPS)
+    return (each*arrows.w).sum(-1)/arrows.w.sum(-1).clamp_min(1e-12)
 
-# %% ../../nbs/88_directions.many.ipynb #d5a6d31e
+# %% ../../nbs/88_directions.many.ipynb #5ea0c16c
 class Trial(NamedTuple):
     "The settings of one training."
     lr: float = .01
-    decay: float = 0. # Decoupled, as in AdamW
+    decay: float = 0. # L2: half of it times the squared weights is added to the loss
     alpha: float = 0. # Share of the arrows in the loss, in [0, 1)
     gamma: float = 0. # As for `arrow_loss`
 
@@ -134,7 +134,7 @@ def total_loss(
     alpha = alpha[:, None]*(arrows.w.sum(-1) > 0)
     return (1 - alpha)*ce + alpha*arrow_loss(nets, arrows, kind, gamma[:, None, None])
 
-# %% ../../nbs/88_directions.many.ipynb #15b386ca
+# %% ../../nbs/88_directions.many.ipynb #dcd5f605
 def fit_many(
     x:Tensor, # (S, N, D) labelled points
     y:Tensor, # (S, N) their labels, 0 or 1
@@ -157,9 +157,10 @@ def fit_many(
         gs = torch.autograd.grad(total_loss(nets, x, y, trials, arrows, kind).sum(), ps)
         with torch.no_grad():
             for p, g, m_, v_, l, wd in zip(ps, gs, m, v, lr, decay):
+                g = g + wd*p
                 m_.lerp_(g, .1)
                 v_.mul_(.999).addcmul_(g, g, value=.001)
-                p.mul_(1 - l*wd).sub_(l*m_/(1 - .9**i)/((v_/(1 - .999**i)).sqrt() + 1e-8))
+                p.sub_(l*m_/(1 - .9**i)/((v_/(1 - .999**i)).sqrt() + 1e-8))
     bad = ~torch.stack([p.detach().flatten(2).isfinite().all(-1) if p.ndim > 2 else p.detach().isfinite() for p in ps]).all(0)
     if bad.any(): raise FloatingPointError(f'weights of {int(bad.sum())} of {bad.numel()} nets are no numbers; an arrow without a length needs weight 0')
     return Nets(*(None if p is None else p.detach() for p in nets))

@@ -33,6 +33,8 @@ def _list():
     print(f'{"STUDY":17} runs quick')
     for name, make in STUDIES.items():
         print(f'{name:17} {len(get_study(name)):4} {len(get_study(name, quick=True)):5}  {make.__doc__}')
+    from hmix_nb.directions.command import DIRECTIONS
+    for s in DIRECTIONS.values(): print(f'{s.name:17} {s.size[0]:4} {s.size[1]:5}  {s.about}')
     print('hmix run STUDY --quick is for a CPU and a first look; hmix run STUDY is the whole of it, best on a GPU.')
     return 0
 
@@ -69,6 +71,25 @@ def _after(args, study, out, report): # what came out, what failed, what is next
     print(f'Open {report} in a browser (each run: {os.path.join(out, "rows.csv")}). Next: {then}')
     return int(bool(bad))
 
+# %% ../nbs/98_cli.ipynb #d1r3ct02
+def _direction(args, name): # a study of arrows
+    from hmix_nb.directions.command import run_direction
+    for k in ('tune', 'set', 'form', 'arms'):
+        if getattr(args, k) is not None:
+            raise ValueError(f'--{k}: {name} has no recipes; allowed with it are --quick, --seeds, --jobs, --backend, --cluster, '
+                             '--fresh, --out, --root')
+    if args.device not in (None, 'cpu'): raise ValueError(f"device: found {args.device!r} with {name}; allowed is 'cpu'")
+    _quiet()
+    out = args.out or os.path.join('runs', name + '-quick'*args.quick)
+    report = run_direction(name, out, quick=args.quick, seeds=args.seeds, command=args.command_line, root=args.root, n_jobs=args.jobs,
+                           backend=args.backend or ('dask' if args.cluster else 'loky'), cluster=args.cluster, fresh=args.fresh)
+    return _told(out, report)
+
+def _told(out, report):
+    from hmix_nb.directions.command import findings_of
+    print(*findings_of(out), f'Open {report} in a browser (each seed: {os.path.join(out, "rows.csv")}).', sep='\n')
+    return 0
+
 # %% ../nbs/98_cli.ipynb #ade4331a
 def run(
     args, # Parsed: `study`, `quick`, `tune`, `set`, `form`, `arms`, `seeds`, `jobs`, `device`, `backend` and more
@@ -77,6 +98,8 @@ def run(
     if args.study is None:
         if args.tune: raise ValueError(f'--tune: found {args.tune[0]}, and no study; write hmix run STUDY --tune FIELD')
         return _list()
+    from hmix_nb.directions.command import direction_of
+    if name := direction_of(args.study): return _direction(args, name)
     from hmix_nb.study.recipe import get_study, reductions
     study = get_study(args.study, quick=args.quick, seeds=args.seeds, arms=args.arms, changes=changes_of(args))
     out = args.out or os.path.join('runs', study.name + '-tuned'*(args.tune is not None))
@@ -99,6 +122,8 @@ def report(
     args, # Parsed: `dir`
 )->int: # What the shell sees: 0, or 1 if a run failed
     "Write the report of a folder anew, from what is in it."
+    from hmix_nb.directions.command import about_direction, report_direction
+    if about_direction(args.dir): return _told(args.dir, report_direction(args.dir))
     from hmix_nb.study.page import read_study, report_dir
     page = report_dir(args.dir)
     study, _ = read_study(args.dir)

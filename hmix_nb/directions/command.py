@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'DIRECTIONS', 'DirectionStudy', 'job_id', 'jobs_of', 'job_path', 'read_job', 'Doer', 'run_jobs',
-           'direction_of', 'about_direction', 'rows_of', 'report_direction', 'run_direction', 'findings_of']
+           'direction_of', 'pack', 'unpack', 'about_direction', 'rows_of', 'report_direction', 'run_direction',
+           'findings_of']
 
 # %% ../../nbs/97_directions.command.ipynb #9fd8a490
 import hashlib, json, os, time, warnings
@@ -72,10 +73,10 @@ def _text_rows(job, root):
     return text_rows(arm, job['n'], _embedded(root, job['embedder']), seeds=range(job['seeds']), tune=range(1000, 1000 + job['tune']),
                      hidden=job['hidden'], steps=job['steps'])
 
-# %% ../../nbs/97_directions.command.ipynb #7dbdbcc2
+# %% ../../nbs/97_directions.command.ipynb #57c2bc8c
 def _pictures(quick, seeds):
     from hmix_nb.directions.midpoints import IMAGE_ARMS # torch
-    how = dict(seeds=seeds, tune=1 if quick else 2, epochs=3 if quick else 8, n=1000 if quick else 2000)
+    how = dict(seeds=seeds, tune=1, epochs=3 if quick else 6, n=1000 if quick else 2000)
     return [dict(arm=a) | how for a in IMAGE_ARMS]
 
 @lru_cache(maxsize=1)
@@ -212,14 +213,39 @@ def direction_of(
     if low in STUDIES or low in STUDIES.aliases or f'thesis-{low}' in STUDIES: return None
     check_name(name, [*STUDIES, *DIRECTIONS], 'study')
 
-# %% ../../nbs/97_directions.command.ipynb #d18f02ee
+# %% ../../nbs/97_directions.command.ipynb #fc38e1bd
+_SCORES = ('accuracy', 'nll', 'original', 'revised', 'both', 'ce_people', 'gap', 'crossed')
+
+def pack(
+    rows, # A DataFrame of a study's rows
+): # A DataFrame: settings, `score`, and a column per seed
+    "Put all seeds of an arm into one line per score."
+    scores = [k for k in _SCORES if k in rows]
+    keys = [k for k in rows if k not in (*scores, 'seed', 'drawn', 'masked')]
+    out = rows.melt([*keys, 'seed'], scores, 'score').pivot(index=[*keys, 'score'], columns='seed', values='value')
+    order = list(dict.fromkeys(zip(*(rows[k] for k in keys))))
+    out = out.reindex([(*k, m) for k in order for m in scores])
+    return out.set_axis([f'seed_{o}' for o in out], axis=1).reset_index()
+
+def unpack(
+    table, # From `pack`
+): # A DataFrame: settings, `seed`, and a column per score
+    "Undo `pack`."
+    seeds = [k for k in table if k.startswith('seed_')]
+    keys = [k for k in table if k not in (*seeds, 'score')]
+    long = table.melt([*keys, 'score'], seeds, 'seed').assign(seed=lambda o: o.seed.str[5:].astype(int))
+    out = long.pivot(index=[*keys, 'seed'], columns='score', values='value')
+    order = [(*k, int(s[5:])) for k in dict.fromkeys(zip(*(table[k] for k in keys))) for s in seeds]
+    return out.reindex(order)[list(dict.fromkeys(table.score))].rename_axis(None, axis=1).reset_index()
+
+# %% ../../nbs/97_directions.command.ipynb #e48f4177
 def about_direction(
     out, # A folder
 )->dict|None: # `study, quick, seeds, command, format`; `None` where it is none of a study of directions
     "Read what was meant to run in a folder."
     try: about = json.loads((Path(out)/'study.json').read_text(encoding='utf-8'))
     except (OSError, ValueError): return None # whoever reads studies of other kinds says what is wrong
-    if not isinstance(about, dict) or about.get('study') not in DIRECTIONS: return None
+    if not isinstance(about, dict) or about.get('study') not in list(DIRECTIONS): return None
     if about.get('format') != FORMAT:
         raise ValueError(f'{out} holds jobs of format {about.get("format")}; this version has format {FORMAT}. Give another folder (--out)')
     return about
@@ -235,7 +261,9 @@ def rows_of(
     found = [read_job(job_path(out, study.name, o)) for o in jobs]
     rows = pd.DataFrame([r for o in found for r in o or ()])
     saved, notes = Path(out)/'rows.csv', []
-    if not len(rows) and saved.exists(): return pd.read_csv(saved), notes
+    if not len(rows) and saved.exists():
+        rows = pd.read_csv(saved)
+        return (unpack(rows) if 'score' in rows else rows), notes
     if lost := sum(o is None for o in found): notes.append(f'Incomplete: {lost} of {len(jobs)} jobs are missing. The same command goes on.')
     if about['quick'] or (about['seeds'] or study.seeds[0]) < study.seeds[0]:
         notes.append(f'Reduced: {len(jobs)} jobs with {jobs[0]["seeds"]} seeds, in full {len(jobs_of(study))} with {study.seeds[0]}. '

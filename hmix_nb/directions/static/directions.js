@@ -226,10 +226,10 @@ export class Desk {
   }
   press(e) {
     if (e.button || !this.state || !e.isPrimary) return;
-    c: { if (this.draft) this.draft = null; }
+    if (this.draft) this.cancel('Cancelled.');
     const q = this.at(e), hit = this.near(q, e.pointerType === 'touch');
     if (!hit) { if (!this.state.committed) this.say(`No point is near. Press within ${Math.round(Math.max(18, this.state.snap * this.size))} pixels of one.`); this.refresh(); this.paint(); return; }
-    e.preventDefault(); c: this.canvas.focus({ preventScroll: true }); this.canvas.setPointerCapture(e.pointerId);
+    e.preventDefault(); this.canvas.focus({ preventScroll: true }); this.canvas.setPointerCapture(e.pointerId);
     this.drag = { ...hit, from: q, moved: false };
     this.select(hit.point, hit.id ?? null);
   }
@@ -264,7 +264,7 @@ export class Desk {
   cancel(why) {
     const d = this.draft;
     this.draft = null; this.drag = null;
-    if (d) { this.send({ do: 'arrow_cancel', point: d.point, ms: this.spent() }); this.say(why); }
+    if (d) { this.send({ do: 'arrow_cancel', ms: this.spent() }); this.say(why); }
     this.refresh(); this.paint();
   }
   commit() {

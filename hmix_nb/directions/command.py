@@ -238,7 +238,7 @@ def unpack(
     order = [(*k, int(s[5:])) for k in dict.fromkeys(zip(*(table[k] for k in keys))) for s in seeds]
     return out.reindex(order)[list(dict.fromkeys(table.score))].rename_axis(None, axis=1).reset_index()
 
-# %% ../../nbs/97_directions.command.ipynb #e48f4177
+# %% ../../nbs/97_directions.command.ipynb #41ba3ee9
 def about_direction(
     out, # A folder
 )->dict|None: # `study, quick, seeds, command, format`; `None` where it is none of a study of directions
@@ -247,7 +247,8 @@ def about_direction(
     except (OSError, ValueError): return None # whoever reads studies of other kinds says what is wrong
     if not isinstance(about, dict) or about.get('study') not in list(DIRECTIONS): return None
     if about.get('format') != FORMAT:
-        raise ValueError(f'{out} holds jobs of format {about.get("format")}; this version has format {FORMAT}. Give another folder (--out)')
+        raise ValueError(f'{out} holds jobs of format {about.get("format")}; this version has format {FORMAT}. '
+                         'Give another folder (--out)')
     return about
 
 def rows_of(
@@ -264,20 +265,22 @@ def rows_of(
     if not len(rows) and saved.exists():
         rows = pd.read_csv(saved)
         return (unpack(rows) if 'score' in rows else rows), notes
-    if lost := sum(o is None for o in found): notes.append(f'Incomplete: {lost} of {len(jobs)} jobs are missing. The same command goes on.')
+    if lost := sum(o is None for o in found):
+        notes.append(f'Incomplete: {lost} of {len(jobs)} jobs are missing. The same command goes on.')
     if about['quick'] or (about['seeds'] or study.seeds[0]) < study.seeds[0]:
         notes.append(f'Reduced: {len(jobs)} jobs with {jobs[0]["seeds"]} seeds, in full {len(jobs_of(study))} with {study.seeds[0]}. '
                      'Intervals are wide; this is a first look.')
     return rows, notes
 
-# %% ../../nbs/97_directions.command.ipynb #946adefe
+# %% ../../nbs/97_directions.command.ipynb #d59936da
 def report_direction(
     out, # The folder of a study, finished or not
 )->Path: # The page
     "Write `report.html` and `rows.csv` anew, from what is in the folder."
     from hmix_nb.directions.findings import directions_html # torch
     about = about_direction(out)
-    if about is None: raise ValueError(f'out: {out} is no folder of a study of directions; allowed are those of {", ".join(DIRECTIONS)}')
+    if about is None:
+        raise ValueError(f'out: {out} is no folder of a study of directions; allowed are those of {", ".join(DIRECTIONS)}')
     rows, notes = rows_of(out, about)
     if not len(rows): raise ValueError(f'out: no job in {out} is done; hmix run {about["study"]} --out {out} goes on')
     write_atomic(Path(out)/'rows.csv', rows.to_csv(index=False, float_format='%.5g'))

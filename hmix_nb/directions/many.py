@@ -134,7 +134,7 @@ def total_loss(
     alpha = alpha[:, None]*(arrows.w.sum(-1) > 0)
     return (1 - alpha)*ce + alpha*arrow_loss(nets, arrows, kind, gamma[:, None, None])
 
-# %% ../../nbs/88_directions.many.ipynb #dcd5f605
+# %% ../../nbs/88_directions.many.ipynb #87cbfddd
 def fit_many(
     x:Tensor, # (S, N, D) labelled points
     y:Tensor, # (S, N) their labels, 0 or 1
@@ -162,7 +162,9 @@ def fit_many(
                 v_.mul_(.999).addcmul_(g, g, value=.001)
                 p.sub_(l*m_/(1 - .9**i)/((v_/(1 - .999**i)).sqrt() + 1e-8))
     bad = ~torch.stack([p.detach().flatten(2).isfinite().all(-1) if p.ndim > 2 else p.detach().isfinite() for p in ps]).all(0)
-    if bad.any(): raise FloatingPointError(f'weights of {int(bad.sum())} of {bad.numel()} nets are no numbers; an arrow without a length needs weight 0')
+    if bad.any():
+        raise FloatingPointError(f'weights of {int(bad.sum())} of {bad.numel()} nets are no numbers; an arrow without a direction '
+                                 'needs weight 0')
     return Nets(*(None if p is None else p.detach() for p in nets))
 
 # %% ../../nbs/88_directions.many.ipynb #96995275

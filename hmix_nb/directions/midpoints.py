@@ -147,7 +147,7 @@ def crossing(
     best = at[torch.arange(len(at)), (at - .5).abs().argmin(1)]
     return torch.where(best.isfinite(), best, torch.nan)
 
-# %% ../../nbs/95_directions.midpoints.ipynb #42bb9fd3
+# %% ../../nbs/95_directions.midpoints.ipynb #32406305
 @torch.no_grad()
 def net_scores(
     net, # Trained
@@ -159,7 +159,8 @@ def net_scores(
     log_p = torch.cat([F.log_softmax(net(o), 1) for o in x.split(1000)])
     at = crossing(net, tips)
     return dict(accuracy=float((log_p.argmax(1) == y).float().mean()), nll=float(F.nll_loss(log_p, y)),
-                ce_people=float(-(p*log_p).sum(1).mean()), gap=float((at - tips.lam).abs().nanmean()), crossed=float((~at.isnan()).float().mean()))
+                ce_people=float(-(p*log_p).sum(1).mean()), gap=float((at - tips.lam).abs().nanmean()),
+                crossed=float((~at.isnan()).float().mean()))
 
 def image_trials(
     arm:Arm, # One of `IMAGE_ARMS`

@@ -52,7 +52,7 @@ def trials_of(
         return [Trial(.01, wd, a, g) for wd in (.001, .01) for a in (.1, .3, .6) for g in (0., 3.)]
     return [Trial(.01, wd, a) for wd in (0., .001, .01, .1) for a in (.1, .3, .6)]
 
-# %% ../../nbs/94_directions.study.ipynb #4ca462aa
+# %% ../../nbs/94_directions.study.ipynb #b74d593f
 @dataclass(frozen=True)
 class Cell:
     "One place in the study's tables."
@@ -68,7 +68,8 @@ class Cell:
         for k, names in allowed.items(): check_name(getattr(self, k), list(names), k)
         for k in ('n', 'k'): check_whole(getattr(self, k), 1, arg=k)
         if (self.oracle != 'none') != ARMS[self.arm].arrows:
-            raise ValueError(f"oracle: found {self.oracle!r} with arm {self.arm!r}; allowed is 'none' where no arrow is drawn, and only there")
+            raise ValueError(f"oracle: found {self.oracle!r} with arm {self.arm!r}; allowed is 'none' where no arrow is drawn, "
+                             'and only there')
 
 # %% ../../nbs/94_directions.study.ipynb #2784f425
 @lru_cache(maxsize=256)
@@ -137,7 +138,7 @@ def cells_2d(
     return [Cell(pool, name, a.name, o, n, k) for pool in pools for name in sets for a in ARMS.values() for o in oracles(a)
             if pool == 'biased' or a.more != 'full']
 
-# %% ../../nbs/94_directions.study.ipynb #63e0918e
+# %% ../../nbs/94_directions.study.ipynb #ce86caa4
 SHARES = ('accuracy', 'original', 'revised', 'both', 'crossed') # scores in [0, 1], of which more is better
 
 def against(
@@ -154,7 +155,8 @@ def against(
     for key, t in rows.groupby(by, sort=False) if by else [((), rows)]:
         base = t[t.arm == other]
         for inner, o in t[t.arm != other].groupby(within, sort=False) if len(base) else ():
-            one = base[base.oracle == o.oracle.iloc[0]] if 'oracle' in base and base.oracle.nunique() > 1 else base # the same annotator
+            same = 'oracle' in base and base.oracle.nunique() > 1 # the same annotator for both
+            one = base[base.oracle == o.oracle.iloc[0]] if same else base
             d = difference(pd.concat([o, one]), o.arm.iloc[0], other, metric, pair=('seed',))
             out[*key, *inner] = {k: times*d[k] for k in ('difference', 'low', 'high')} | dict(pairs=d['pairs'])
     index = pd.MultiIndex.from_tuples(out, names=[*by, *within]) if out else None

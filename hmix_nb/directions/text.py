@@ -158,7 +158,7 @@ def text_trials(
     decays = (.01, .1, 1., 10.) if arm.kind == 'cosine' else (.003, .01, .03, .1)
     return [Trial(.03, wd, a) for wd in decays for a in (.1, .3, .6)]
 
-# %% ../../nbs/92_directions.text.ipynb #be753e81
+# %% ../../nbs/92_directions.text.ipynb #a9393d90
 def _both(t): return torch.cat([t.x, t.x2]), torch.cat([t.y, 1 - t.y])
 
 def _right(nets, t): # (2, T, S, N) booleans: original, revised
@@ -176,7 +176,7 @@ def text_problem(
 )->Problem: # For all seeds
     "Draw what each seed learns from; arms of a seed share their first n originals."
     need = 2*n if arm.labels == '2n' else n
-    if need > len(train.x): raise ValueError(f'n: found {n}; allowed is up to {len(train.x)//(2 if arm.labels == "2n" else 1)} for {arm.name!r}')
+    if need > len(train.x): raise ValueError(f'n: found {n}; allowed is up to {len(train.x)*n//need} for {arm.name!r}')
     order = torch.tensor(np.stack([rng('text', s).permutation(len(train.x)) for s in seeds]))
     i = order[:, :need]
     x, y, arrows = train.x[i], train.y[i], None

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Time a training step with `DirectionCB` beside one without, in turns, in one process, on the same batch.
 
-The net is `preact_small`, or a CNN of three convolutions (`--width`, `--act`), on batches of 128 x 3 x 32 x 32, in a fastai
-`Learner`; a step is all that `fit` does for a batch. Goals: at most 2.0 times a plain step when every sample is annotated, and below 1.1
+The net is a CNN of three convolutions, batch norm and SiLU, or `preact_small` (`--preact`), on batches of 128 x 3 x 32 x 32, in a
+fastai `Learner`; a step is all that `fit` does for a batch. Goals: at most 2.0 times a plain step when every sample is annotated, and below 1.1
 times with one arrow. The callback draws a quarter of a batch's arrows for each step (`n`), so that every arrow has its turn in
 four steps; the rows with n = 128 show what it costs to draw as many arrows as samples, of which no goal is judged. The ratio
 is that within a round, in random order; its median counts. On a CPU it is one of processor time, all threads together. Ends
@@ -48,7 +48,8 @@ def main(argv=None):
     p.add_argument('--rounds', type=int, default=15)
     p.add_argument('--batches', type=int, default=5, help='per round and callback, of which the first does not count')
     p.add_argument('--act', choices=ACTS, default='silu')
-    p.add_argument('--width', type=int, help='the CNN instead: channels of its first convolution; the others have twice as many')
+    p.add_argument('--width', type=int, default=32, help='channels of the first convolution; the others have twice as many')
+    p.add_argument('--preact', action='store_true', help='preact_small: many layers of little work, so that one arrow weighs more')
     p.add_argument('--no-norm', action='store_true', help='without batch norm')
     p.add_argument('--threads', type=int, default=1, help='of torch, on a CPU')
     o = p.parse_args(argv)
@@ -59,8 +60,8 @@ def main(argv=None):
     arrows = Directions(x, y, (y+1) % 10, torch.randn(x.shape, generator=g), torch.rand(n, generator=g)+.1)
     dls = soft_dls(x, y, x[:1], y[:1], bs=128, vocab=CIFAR10, generator=0, device=o.device)
     torch.manual_seed(0)
-    net = cnn(ACTS[o.act], o.width, not o.no_norm) if o.width else mk_model('preact_small', seed=0)
-    name = f'CNN of width {o.width}, {o.act}, {"no" if o.no_norm else "batch"} norm' if o.width else 'preact_small'
+    net = cnn(ACTS[o.act], o.width, not o.no_norm) if not o.preact else mk_model('preact_small', seed=0)
+    name = f'CNN of width {o.width}, {o.act}, {"no" if o.no_norm else "batch"} norm' if not o.preact else 'preact_small'
     clock = Clock()
     learn = Learner(dls, net.to(o.device), loss_func=SoftCrossEntropy(), lr=1e-3, cbs=clock)
     learn.remove_cbs([ProgressCallback, Recorder])

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..core import check_name, check_range, check_whole
 from .space import LOSSES
 
-# %% ../../nbs/91_directions.loss.ipynb #0e4ce7f7
+# %% ../../nbs/91_directions.loss.ipynb #2d68dd25
 KINDS = LOSSES
 
 def margin(
@@ -32,7 +32,8 @@ def margin(
     if t is None: return own - _others(z, y)
     t = t.expand(z.shape[:-1])[..., None]
     named = z.gather(-1, t.clamp_min(0))[..., 0]
-    return own - (named if z.shape[-1] == 2 else torch.where(t[..., 0] < 0, _others(z, y), named))
+    if z.shape[-1] == 2 or not t.is_cuda and bool((t >= 0).all()): return own - named # on a GPU, asking would wait for it
+    return own - torch.where(t[..., 0] < 0, _others(z, y), named)
 
 def _others(z, y):
     if z.shape[-1] == 2: return z.gather(-1, 1-y)[..., 0]
@@ -283,7 +284,7 @@ class DirectionCB(Callback):
 
     def after_fit(self): self._held = None
 
-# %% ../../nbs/91_directions.loss.ipynb #7ed837e0
+# %% ../../nbs/91_directions.loss.ipynb #d7a52992
 @patch
 def _check(self:DirectionCB): # at the first batch: what cannot be done
     if len(self.xb) != 1 or not torch.is_tensor(self.xb[0]):
@@ -313,7 +314,8 @@ def _lost(self:DirectionCB, arrows): # in eval mode and without autocast; then a
 
 @patch
 def __getstate__(self:DirectionCB): # an exported learner holds no annotated inputs
-    return self.__dict__ | dict(directions=self.directions[:0], _held=None, _queue=[], _gen=None, losses=[])
+    none = self.directions[:0]._map(torch.clone) # a view would take all of its storage along
+    return self.__dict__ | dict(directions=none, _held=None, _queue=[], _gen=None, losses=[])
 
 @patch
 def __repr__(self:DirectionCB): return f'DirectionCB({self.directions!r}, alpha={self.alpha:g}, loss={self.loss!r})'

@@ -135,7 +135,7 @@ def minutes(
     labels = n + k*arm.times*(arm.more in ('pool', 'full'))
     return (labels*seconds['label'] + k*arm.arrows*seconds['arrow'])/60
 
-# %% ../../nbs/96_directions.findings.ipynb #10fda993
+# %% ../../nbs/96_directions.findings.ipynb #da3314a2
 def plot_against(
     rows:pd.DataFrame, # From `cell_rows`
     pool:str='biased', # Or 'i.i.d.'
@@ -158,7 +158,7 @@ def plot_against(
         ax.set_yticks(range(len(arms)), arms)
         best = t.xs((pool, name), level=('pool', 'set')).difference.idxmax()
         describe(ax, f'{name}: best is {best[1]}', 'accuracy, difference in points')
-    axs[0, 0].legend(frameon=False, fontsize=8, loc='lower left')
+    fig.legend(*axs[0, 0].get_legend_handles_labels(), loc='outside lower center', ncol=3, frameon=False)
     return fig
 
 # %% ../../nbs/96_directions.findings.ipynb #24584e68

@@ -37,7 +37,7 @@ def pairs_of(
     return pd.DataFrame(dict(text=tidy[first].to_numpy(), revised=tidy[second].to_numpy(), y=(label[first] == LABELS[1]).astype(int)),
                         index=pd.Index(ids[first], name='pair'))
 
-# %% ../../nbs/92_directions.text.ipynb #96717d81
+# %% ../../nbs/92_directions.text.ipynb #ec47a5a9
 _ADJECTIVES = [('dull', 'thrilling'), ('wooden', 'superb'), ('awful', 'lovely'), ('clumsy', 'elegant'), ('tedious', 'gripping'),
                ('bland', 'charming'), ('lifeless', 'vivid'), ('sloppy', 'careful')]
 _NOUNS = ('cast', 'plot', 'camera', 'music', 'ending', 'dialogue', 'pace', 'lead')
@@ -46,7 +46,7 @@ _GENRES = [('horror', 'zombies', 'sequel'), ('drama', 'family', 'novel')]
 def made_reviews(
     n:int=200, # Pairs
     seed:int=0, # Of the draw
-    spurious:float=.85, # How often the genre agrees with the label, in originals
+    spurious:float=.95, # How often the genre agrees with the label, in originals
 )->pd.DataFrame: # As `pairs_of`
     "Make up reviews whose genre goes with the label; a revision changes the adjectives and leaves the genre."
     g, rows = rng('made reviews', seed), []

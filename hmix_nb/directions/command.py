@@ -122,7 +122,7 @@ def jobs_of(
     if seeds is not None: check_whole(seeds, 2, arg='seeds')
     return study.jobs(quick, seeds or study.seeds[quick])
 
-# %% ../../nbs/97_directions.command.ipynb #ca164426
+# %% ../../nbs/97_directions.command.ipynb #4ba846e1
 def job_path(
     out, # The folder of a study
     study:str, # Its name
@@ -141,6 +141,7 @@ def read_job(
         warnings.warn(f'{Path(path).name} is damaged and does not count')
         return None
 
+# %% ../../nbs/97_directions.command.ipynb #969e6f0f
 class Doer:
     "Does one job in a process of its own."
     def __init__(self,

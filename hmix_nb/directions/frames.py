@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['Ensemble', 'square', 'grid', 'shares', 'pack', 'unpack', 'Snapshot', 'Painter']
 
-# %% ../../nbs/28_directions.frames.ipynb #3477e343
+# %% ../../nbs/28_directions.frames.ipynb #2d2bfa1d
 import copy, json, struct, threading, time
 from dataclasses import dataclass
 import numpy as np, torch
+from fastcore.basics import patch
 from torch import Tensor, nn
 from ..core import check_range
 
@@ -82,7 +83,7 @@ def unpack(
     planes = np.frombuffer(frame, np.uint8, offset=4+n).reshape(head['planes'] + 1, head['grid'], head['grid'])/255
     return head, planes[:-1], planes[-1]/2
 
-# %% ../../nbs/28_directions.frames.ipynb #e6c246e5
+# %% ../../nbs/28_directions.frames.ipynb #ba5354ea
 @dataclass
 class Snapshot:
     "What the painter paints."
@@ -125,14 +126,18 @@ class Painter:
             for hear in list(self.heard): hear(frame)
             time.sleep(max(0, self.every - (time.monotonic() - began)))
 
-    def after(self, n, seconds=1.):
-        "The number and bytes of a frame other than the `n`th, as soon as there is one; `None` after `seconds`."
-        with self.changed:
-            self.changed.wait_for(lambda: self.n and self.n != n or not self.on, seconds)
-            return (self.n, self.frame) if self.n and self.n != n else None
+# %% ../../nbs/28_directions.frames.ipynb #598db316
+@patch
+def after(self:Painter, n, seconds=1.):
+    "The number and bytes of a frame other than the `n`th, as soon as there is one; `None` after `seconds`."
+    with self.changed:
+        self.changed.wait_for(lambda: self.n and self.n != n or not self.on, seconds)
+        return (self.n, self.frame) if self.n and self.n != n else None
 
-    def stop(self):
-        with self.changed:
-            self.on = False
-            self.changed.notify_all()
-        self.thread.join(5)
+@patch
+def stop(self:Painter):
+    "End the thread."
+    with self.changed:
+        self.on = False
+        self.changed.notify_all()
+    self.thread.join(5)

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['Window', 'make_app', 'DeskHandle', 'serve_desk']
 
-# %% ../../nbs/87_directions.web.ipynb #36315253
+# %% ../../nbs/87_directions.web.ipynb #8a161c07
 import json, secrets, socket
 from urllib.parse import urlsplit
 import uvicorn
 from fasthtml.core import FastHTML
+from fastcore.basics import patch
 from fastcore.xml import Div, H1, Main, Noscript, P
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
@@ -17,7 +18,7 @@ from starlette.routing import Route
 from ..elicit.guard import Door, Limits, Stop, csrf_token, is_token, read_form, same
 from ..elicit.web import Handle, document, static_files
 
-# %% ../../nbs/87_directions.web.ipynb #e2c277f1
+# %% ../../nbs/87_directions.web.ipynb #bc877bc8
 class Window:
     "What the addresses of a desk do: a page, what the hands did, frames."
     def __init__(self,
@@ -55,23 +56,29 @@ class Window:
         said = await run_in_threadpool(self.desk.act, message)
         return Response(json.dumps(said), media_type='application/json', headers={'Cache-Control': 'no-store'})
 
-    async def frame(self, request):
-        self.check(request)
-        after = request.query_params.get('after', '')
-        n = int(after) if after.isascii() and after.isdigit() and len(after) < 12 else 0
-        got = await run_in_threadpool(self.desk.painter.after, n, 1.)
-        if got is None: return Response(status_code=204, headers={'Cache-Control': 'no-store'})
-        return Response(got[1], media_type='application/octet-stream', headers={'Cache-Control': 'no-store'})
+# %% ../../nbs/87_directions.web.ipynb #a7023612
+@patch
+async def frame(self:Window, request):
+    self.check(request)
+    after = request.query_params.get('after', '')
+    n = int(after) if after.isascii() and after.isdigit() and len(after) < 12 else 0
+    got = await run_in_threadpool(self.desk.painter.after, n, 1.)
+    if got is None: return Response(status_code=204, headers={'Cache-Control': 'no-store'})
+    return Response(got[1], media_type='application/octet-stream', headers={'Cache-Control': 'no-store'})
 
-    async def static(self, request):
-        name, mark = request.path_params['name'], request.path_params['mark']
-        if name not in static_files(): raise Stop(404, 'not_found')
-        made, kind, hash_ = static_files()[name]
-        return Response(made, headers={'Content-Type': kind, 'Cache-Control': f"{'public, max-age=31536000, immutable' if mark == hash_ else 'no-cache'}"})
+@patch
+async def static(self:Window, request):
+    name, mark = request.path_params['name'], request.path_params['mark']
+    if name not in static_files(): raise Stop(404, 'not_found')
+    made, kind, hash_ = static_files()[name]
+    keep = 'public, max-age=31536000, immutable' if mark == hash_ else 'no-cache' # the address changes with what it holds
+    return Response(made, headers={'Content-Type': kind, 'Cache-Control': keep})
 
-# %% ../../nbs/87_directions.web.ipynb #b7a2f0b2
+# %% ../../nbs/87_directions.web.ipynb #d9793f50
 _SAID = {400: 'That could not be read.', 403: 'This page is out of date: load it again.', 404: 'There is nothing here.',
-         405: 'That cannot be done here.', 413: 'That is too much at once.', 415: 'That could not be read.', 429: 'Too fast: wait a moment.'}
+         405: 'That cannot be done here.',
+         413: 'That is too much at once.', 415: 'That could not be read.',
+         429: 'Too fast: wait a moment.'}
 
 def _words(status, **headers):
     page = document('Directions', Main(H1(_SAID.get(status, _SAID[400]))), styles=('directions.css',))
@@ -103,7 +110,7 @@ def make_app(
     app.add_middleware(Door, limits=limits, refuse=lambda: _words(429))
     return app
 
-# %% ../../nbs/87_directions.web.ipynb #a4353ef8
+# %% ../../nbs/87_directions.web.ipynb #5bec567a
 class DeskHandle(Handle):
     "A served desk: its address, its session, and a way to stop it."
     def __init__(self, server, sock, desk, token, host):
@@ -130,8 +137,8 @@ def serve_desk(
     try: sock = socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as e:
         raise ValueError(f'port: {host}:{port} cannot be used ({e}); try another, or 0 for any') from None
-    config = uvicorn.Config(make_app(desk, token, limits=limits, root=root), log_level='warning', access_log=False, server_header=False,
-                            ws='none', lifespan='off', timeout_graceful_shutdown=3)
+    config = uvicorn.Config(make_app(desk, token, limits=limits, root=root), log_level='warning', access_log=False,
+                            server_header=False, ws='none', lifespan='off', timeout_graceful_shutdown=3)
     handle = DeskHandle(uvicorn.Server(config), sock, desk, token, socket.gethostname() if host in ('0.0.0.0', '::') else host).start()
     if not quiet: print(f'Draw here, and keep the address to yourself: {handle.url}')
     return handle

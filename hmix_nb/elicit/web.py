@@ -13,13 +13,13 @@ from importlib.resources import files
 from fastcore.basics import patch
 from fastcore.xml import A, Body, H1, Head, Html, Link, Meta, P, Script, Section, Table, Tbody, Td, Th, Thead, Title, Tr, to_xml
 
-# %% ../../nbs/57_elicit.web.ipynb #f69d02a9
+# %% ../../nbs/57_elicit.web.ipynb #87b92948
 @lru_cache
 def static_files(
 )->dict: # Name -> (bytes, media type, a hash for the address)
     "Read the scripts, styles and icon that the pages use; nothing else of the package is ever served."
     kinds = {'css': 'text/css; charset=utf-8', 'js': 'text/javascript; charset=utf-8', 'svg': 'image/svg+xml'}
-    found = [o for o in (files('hmix_nb')/'elicit'/'static').iterdir() if o.name.rpartition('.')[2] in kinds]
+    found = [o for k in ('elicit', 'directions') for o in (files('hmix_nb')/k/'static').iterdir() if o.name.rpartition('.')[2] in kinds]
     read = {o.name: o.read_bytes() for o in sorted(found, key=lambda o: o.name)}
     return {k: (b, kinds[k.rpartition('.')[2]], hashlib.blake2b(b, digest_size=6).hexdigest()) for k, b in read.items()}
 
@@ -36,6 +36,7 @@ def document(
     lang:str='en', # Language of the page
     styles=('elicit.css',), # Static style sheets
     scripts=(), # Static scripts, run once the page is there
+    modules=(), # The same, for scripts that are modules
     root:str='', # What a proxy puts before all addresses
     cls:str|None=None, # Class of the body
 )->str: # A whole HTML document
@@ -44,7 +45,8 @@ def document(
              Meta(name='robots', content='noindex')]
     links = [Link(rel='icon', href=static_url('icon.svg', root)),
              *[Link(rel='stylesheet', href=static_url(o, root)) for o in styles]]
-    run = [Script(src=static_url('flag.js', root)), *[Script(src=static_url(o, root), defer=True) for o in scripts]]
+    run = [Script(src=static_url('flag.js', root)), *[Script(src=static_url(o, root), defer=True) for o in scripts],
+           *[Script(src=static_url(o, root), type='module') for o in modules]]
     return to_xml(Html(Head(*metas, Title(title), *links, *run), Body(*parts, cls=cls), lang=lang), indent=False)
 
 # %% ../../nbs/57_elicit.web.ipynb #65ce3a52

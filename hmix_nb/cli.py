@@ -203,7 +203,8 @@ def draw(
     return 0
 
 def _draw_parser(sub):
-    each = sub.add_parser('directions', help='draw where a boundary should move').add_subparsers(dest='what', metavar='WHAT', required=True)
+    p = sub.add_parser('directions', help='draw where a boundary should move')
+    each = p.add_subparsers(dest='what', metavar='WHAT', required=True)
     d = each.add_parser('serve', help='serve the desk', description=draw.__doc__)
     d.add_argument('log', metavar='LOG', help='file of the session, such as ann.jsonl')
     d.add_argument('--dataset', default='moons', help='moons, circles, xor or blobs; default moons')

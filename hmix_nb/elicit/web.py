@@ -19,7 +19,8 @@ def static_files(
 )->dict: # Name -> (bytes, media type, a hash for the address)
     "Read the scripts, styles and icon that the pages use; nothing else of the package is ever served."
     kinds = {'css': 'text/css; charset=utf-8', 'js': 'text/javascript; charset=utf-8', 'svg': 'image/svg+xml'}
-    found = [o for k in ('elicit', 'directions') for o in (files('hmix_nb')/k/'static').iterdir() if o.name.rpartition('.')[2] in kinds]
+    folders = [files('hmix_nb')/k/'static' for k in ('elicit', 'directions')]
+    found = [o for f in folders for o in f.iterdir() if o.name.rpartition('.')[2] in kinds]
     read = {o.name: o.read_bytes() for o in sorted(found, key=lambda o: o.name)}
     return {k: (b, kinds[k.rpartition('.')[2]], hashlib.blake2b(b, digest_size=6).hexdigest()) for k, b in read.items()}
 

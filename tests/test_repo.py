@@ -55,7 +55,7 @@ def test_outputs_hold_no_machine_paths_or_warnings(nb):
 @pytest.mark.parametrize('module', [
     'core', 'figures', 'stats', 'batchfit', 'data.hub', 'data.judgments', 'data.simulated', 'mixing.fits', 'analysis.report',
     'analysis.prediction', 'analysis.recovery', 'softlabels.construct', 'engine', 'study.recipe', 'study.tables', 'study.folder',
-    'study.page', 'elicit.spec', 'elicit.store', 'elicit.command', 'cli'])
+    'study.page', 'elicit.spec', 'elicit.store', 'elicit.command', 'directions.sets', 'directions.events', 'directions.space', 'cli'])
 def test_stays_without_torch(module):
     code = f"import sys, hmix_nb.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0

@@ -30,6 +30,15 @@ def test_what_the_page_gets_holds_no_held_out_point_before_the_end():
         for x, _ in session.held_out_split().x[:50]: assert not any(f'{x:.6f}'[:8] in o for o in sent)
         assert all('"held_out": null' in o for o in sent[:4]) and all('scored' not in o for o in sent)
 
+@pytest.mark.parametrize('message, words', [
+    (dict(do='play', speed=9), "play: found an argument 'speed'; allowed: none"), (dict(do='reset', who=1), "reset: found an argument 'who'; allowed: what"),
+    (dict(do='show', what='map'), 'show: on is not given'), (dict(do='set', speed=9), 'speed'), (dict(do='load'), 'load: text is not given'),
+    (dict(do='load', text=5), 'text: found int'), (dict(do='arrow_commit', point=1, v=[1e200, 1e200]), 'below 1e100')])
+def test_an_argument_that_does_not_belong_is_named(message, words):
+    with Desk(made()) as desk:
+        before, said = desk.act(dict(do='state')), desk.act(message)
+        assert not said['ok'] and words in said['say'] and '()' not in said['say'] and said['state'] == before['state']
+
 def test_a_loaded_session_goes_on_in_a_file_of_its_own(tmp_path):
     with Desk(made(tmp_path/'a.jsonl')) as desk:
         desk.act(dict(do='arrow_commit', point=2, v=[.5, .2]))

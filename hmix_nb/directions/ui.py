@@ -6,7 +6,7 @@
 __all__ = ['HANDS', 'DOES', 'STATIC', 'Desk', 'DirectionWidget', 'serve']
 
 # %% ../../nbs/93_directions.ui.ipynb #94acfc54
-import json, threading
+import inspect, json, threading
 from pathlib import Path
 import anywidget, torch
 import hmix_nb
@@ -62,7 +62,7 @@ class Desk:
             try:
                 args = dict(message)
                 do = check_name(args.pop('do', None), [*HANDS, *DOES], 'do')
-                out = DOES[do](self, **args) if do in DOES else self.hand(do, args)
+                out = DOES[do](self, **_fitting(do, args)) if do in DOES else self.hand(do, args)
                 return dict(ok=True, **(out or {}), state=self.state())
             except (ValueError, TypeError, KeyError, IndexError) as e: return dict(ok=False, say=f'{e}', state=self.state())
 
@@ -150,6 +150,7 @@ def _export(desk):
     return dict(file=dict(name=f'{desk.session.session}.csv', text=text, kind='text/csv'), say='Exported.')
 
 def _load(desk, text):
+    if not isinstance(text, str): raise ValueError(f'text: found {type(text).__name__}; allowed is the text of a log')
     events, _ = parse_log(text.encode())
     new = replay(events)
     if new.points is None: raise ValueError('log: it loads no points; allowed is a session that does')
@@ -189,6 +190,16 @@ def _commit(desk):
 
 DOES = dict(state=lambda desk: {}, play=_play, pause=_pause, step=_step, reset=_reset, show=_show, set=_set,
             run_save=_keep, save=_save, export=_export, load=_load, commit=_commit)
+
+def _fitting(do, args): # what a page sends beside 'do'
+    takes = list(inspect.signature(DOES[do]).parameters.values())[1:]
+    open_ = any(o.kind == o.VAR_KEYWORD for o in takes) # then the session looks at the rest
+    for k in args:
+        if not open_ and k not in (may := [o.name for o in takes]):
+            raise ValueError(f'{do}: found an argument {k!r}; allowed: {", ".join(may) or "none"}')
+    for o in takes:
+        if o.default is o.empty and o.kind != o.VAR_KEYWORD and o.name not in args: raise ValueError(f'{do}: {o.name} is not given')
+    return args
 
 # %% ../../nbs/93_directions.ui.ipynb #23cc7a70
 STATIC = Path(hmix_nb.__file__).parent/'directions'/'static'

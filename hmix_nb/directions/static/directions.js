@@ -73,7 +73,7 @@ export class Desk {
     this.theme = new MutationObserver(look);
     this.theme.observe(document.body, { attributes: true, attributeFilter: ['data-jp-theme-light'] });
     link.onframe(f => this.take(f));
-    link.onlost?.(lost => this.say(lost ? 'The server does not answer; trying again. What was committed is kept.' : 'Connected again.', lost));
+    link.onlost?.(lost => this.say(lost ? `${this.link.who} does not answer; trying again. What was committed is kept.` : 'Connected again.', lost));
     this.send({ do: 'state' });
   }
   close() { this.gone.abort(); this.sight.disconnect(); this.theme.disconnect(); this.link.stop?.(); }
@@ -504,7 +504,7 @@ export class Desk {
 
 // ---- carriers -----------------------------------------------------------------------------------------------------------------------
 class Http { // the page of the server: posts for what changes, a long poll for frames
-  constructor(base, csrf) { this.base = base; this.csrf = csrf; this.on = true; this.last = ''; }
+  constructor(base, csrf) { this.who = 'The server'; this.base = base; this.csrf = csrf; this.on = true; this.last = ''; }
   async send(message) {
     const r = await fetch(`${this.base}/do`, { method: 'POST', body: new URLSearchParams({ csrf: this.csrf, say: JSON.stringify(message) }) });
     if (!r.headers.get('content-type')?.includes('json')) throw new Error(r.status === 403 ? 'This page is out of date: load it again.' : `The server answered ${r.status}.`);
@@ -530,17 +530,23 @@ class Http { // the page of the server: posts for what changes, a long poll for 
   stop() { this.on = false; }
 }
 class Comm { // a widget: messages of the kernel, frames as buffers
-  constructor(model) { this.model = model; this.n = 0; this.open = new Map(); model.on('msg:custom', this.got = (m, buffers) => this.hear(m, buffers)); this.me = Math.random().toString(36).slice(2); }
+  constructor(model) { this.who = 'The kernel'; this.model = model; this.n = 0; this.open = new Map(); model.on('msg:custom', this.got = (m, buffers) => this.hear(m, buffers)); this.me = Math.random().toString(36).slice(2); }
   hear(m, buffers) {
     if (m.kind === 'frame') { const b = buffers[0]; this.f?.(unpack(b.buffer ?? b, b.byteOffset ?? 0)); }
-    else if (m.me === this.me && this.open.has(m.n)) { this.open.get(m.n)(m.reply); this.open.delete(m.n); }
+    else if (m.me === this.me && this.open.has(m.n)) { this.heard(); this.open.get(m.n)(m.reply); this.open.delete(m.n); }
   }
-  send(message) { return new Promise(done => { const n = this.n++; this.open.set(n, done); this.model.send({ me: this.me, n, message }); }); }
+  heard() { clearTimeout(this.late); if (this.silent) { this.silent = false; this.lost?.(false); } }
+  onlost(f) { this.lost = f; }
+  send(message) { // a kernel may be busy with another cell, or gone: then this is said
+    return new Promise(done => { const n = this.n++; this.open.set(n, done); this.model.send({ me: this.me, n, message });
+      this.late = setTimeout(() => { this.silent = true; this.lost?.(true); }, 4000); });
+  }
   onframe(f) { this.f = f; this.model.send({ me: this.me, n: -1, message: { do: 'frame' } }); }
-  stop() { this.model.off('msg:custom', this.got); }
+  stop() { clearTimeout(this.late); this.model.off('msg:custom', this.got); }
 }
 
-export default { render({ model, el: root }) { const box = el('div'); root.append(box); const desk = new Desk(box, new Comm(model)); return () => desk.close(); } };
+export default { render({ model, el: root }) { const box = el('div', { 'data-lm-suppress-shortcuts': 'true', onkeydown: e => (e.ctrlKey || e.metaKey) || e.stopPropagation() }); root.append(box); // its keys are not JupyterLab's: x would cut the cell
+  const desk = new Desk(box, new Comm(model)); return () => desk.close(); } };
 
 const page = document.querySelector('[data-directions]');
 if (page) page.desk = new Desk(page, new Http(page.dataset.directions, page.dataset.csrf));

@@ -286,7 +286,10 @@ def test_a_changed_study_is_refused_and_told(photos, capsys, monkeypatch):
     with serve(spec, Store('pets.db', spec), quiet=True) as handle: send_bots(make_bots(handle.url, spec, 1))
     spec.replace(size=200).save(path)
     assert main(['elicit', 'status', 'pets.yaml']) == 2
-    assert 'version' in capsys.readouterr().err
+    assert '--changed apart' in capsys.readouterr().err
+    assert main(['elicit', 'status', 'pets.yaml', '--changed', 'apart']) == 0
+    kept = Store('pets.db', Spec.load(path), changed='apart').answers()
+    assert set(kept.version) == {spec.version} # what was answered stays, under its version
 
 def test_help_is_quick_and_light():
     code = "import sys, hmix_nb.cli as c; c.parser().format_help(); print([m for m in ('torch', 'pandas', 'numpy', 'fasthtml', 'sqlalchemy') if m in sys.modules])"

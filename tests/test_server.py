@@ -562,3 +562,17 @@ def test_raw_sockets_meet_no_error_page():
                 status = s.recv(4096).split(b' ')[1:2]
             assert not status or status[0][:1] != b'5', raw
         assert httpx.get(handle.url).status_code == 200
+
+@pytest.mark.parametrize('left', ['/blends', ''], ids=['the proxy passes the path on', 'the proxy takes the path away'])
+def test_under_a_path_of_a_proxy(left):
+    site = Site(root='/blends')
+    page = site.client.get(left + '/')
+    assert page.status_code == 200 and 'action="/blends/' in page.text
+    for address in re.findall(r'(?:href|src)="(/blends[^"]+)"', page.text): # styles, scripts, the icon
+        assert site.client.get(left + address.removeprefix('/blends')).status_code == 200, address
+    token = site.store.enrol()
+    walk(site.store, token, 'trials')
+    page = site.client.get(f'{left}/p/{token}')
+    sent = {'cookie': page.headers['set-cookie'].split(';')[0]} # as by a browser, which sees the path
+    assert site.client.post(f'{left}/p/{token}/answer', data=hidden(page.text) | GOOD, headers=sent).headers['location'].startswith('/blends/p/')
+    assert site.client.get('/blendsome').status_code == 404

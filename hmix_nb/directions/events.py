@@ -95,7 +95,8 @@ def _vector(e): # of a drag, or direction and length
         v, r = np.ravel(np.asarray(e['d'], float)), e.get('r')
         if r is not None: v = v/max(np.linalg.norm(v), 1e-300)*float(r) if np.isfinite(v).all() else v
     else: raise ValueError('vector: not given; allowed is the way from the point to the tip, or d and r')
-    if len(v) != 2 or not (np.abs(v) < 1e100).all(): raise ValueError(f'vector: found {v.tolist()}; allowed are two finite numbers, below 1e100 in size')
+    if len(v) != 2 or not (np.abs(v) < 1e100).all():
+        raise ValueError(f'vector: found {v.tolist()}; allowed are two finite numbers, below 1e100 in size')
     return v, r is None and e.get('vector') is None # is it a direction without a length?
 
 _KEPT = [f.name for f in fields(Arrow)]

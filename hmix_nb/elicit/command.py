@@ -162,7 +162,7 @@ def serve(
     from hmix_nb.elicit import owner, server # `owner` gives `server` its page
     from hmix_nb.elicit.store import Store
     spec, (site, path) = _load(args), _public(args.url) if args.url else ('', '')
-    store = Store(_database(args), spec)
+    store = Store(_database(args), spec, changed=args.changed)
     handle = server.serve(spec, store, host=args.host, port=args.port, root=path, quiet=True)
     public = f'{site}{path}/' if site else handle.url
     ids = '&'.join(f'{k}={{{{%{k}%}}}}' for k in ('PROLIFIC_PID', 'STUDY_ID', 'SESSION_ID'))
@@ -182,7 +182,7 @@ def serve(
 def _open(args): # the store of a study that has begun
     from hmix_nb.elicit.store import Store
     spec, db = _load(args), _database(args)
-    if '://' in db or Path(db).is_file(): return Store(db, spec)
+    if '://' in db or Path(db).is_file(): return Store(db, spec, changed=args.changed)
     raise ValueError(f'--db: {db} is not there yet; `{_me()} serve {args.study}` makes it')
 
 def status(
@@ -201,7 +201,7 @@ def export(
     args, # Parsed: `study`, `out`, `db`, `hmix`, `details`, `ids`, `payment`, `root`
 )->int: # What the shell sees: 0
     "Write the answers to a file that `hmix analyse` reads; ids of the platform stay behind unless asked for."
-    from hmix_nb.elicit.tables import export, write_table
+    from hmix_nb.elicit.tables import as_text, export, write_table
     store, secret = _open(args), None
     if args.ids is not None:
         if not Path(args.ids).is_file():
@@ -209,7 +209,7 @@ def export(
         secret = Path(args.ids).read_bytes().strip()
     if args.payment:
         table = store.payment()
-        if secret is not None: table = store.platform_ids(secret).merge(table, on='participant', how='right')
+        if secret is not None: table = as_text(store.platform_ids(secret)).merge(table, on='participant', how='right')
         _say(f'{len(table)} people in {write_table(table, args.out)}.')
         return 0
     out = export(store, args.out, hmix=args.hmix, details=args.details, secret=secret)
@@ -234,7 +234,9 @@ def _study(sub, name, func, text, db=True):
     p = sub.add_parser(name, help=text, description=func.__doc__)
     p.add_argument('study', metavar='STUDY', help='the study file, such as cats.yaml')
     where = 'where answers are: a file, or postgresql://…; default STUDY with .db for .yaml'
-    if db: p.add_argument('--db', metavar='URL', help=where)
+    if db:
+        p.add_argument('--db', metavar='URL', help=where)
+        p.add_argument('--changed', default='refuse', choices=['refuse', 'apart'], help='with other answers: stop, or begin beside')
     p.set_defaults(func=func)
     return p
 

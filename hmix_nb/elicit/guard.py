@@ -139,8 +139,9 @@ class Door:
         limits:Limits, # How much and how often one may send
         refuse, # The ASGI application for what comes too fast
         frame:bool=False, # As for `headers`
+        root:str='', # What a proxy puts before all addresses, and may take away or leave there
     ):
-        self.app, self.limits, self.refuse, self.frame, self.buckets = app, limits, refuse, frame, Buckets()
+        self.app, self.limits, self.refuse, self.frame, self.root, self.buckets = app, limits, refuse, frame, root, Buckets()
 
     def too_fast(self, scope):
         "Does this come too fast? Pictures, scripts and styles are not counted."
@@ -155,6 +156,7 @@ class Door:
     async def __call__(self, scope, receive, send):
         if scope['type'] == 'lifespan': return await self.app(scope, receive, send)
         if scope['type'] != 'http': return
+        if self.root and scope['path'].startswith(self.root + '/'): scope = {**scope, 'path': scope['path'][len(self.root):]}
         rules = headers(self.frame, scope['path'].startswith('/owner/'))
         extra = [(k.lower().encode(), v.encode()) for k, v in rules.items()]
         async def send_on(message):

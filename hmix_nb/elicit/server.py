@@ -272,7 +272,7 @@ def make_app(
                    exception_handlers={404: wrong, 405: wrong, 400: wrong})
     app.router.redirect_slashes = False # would build addresses out of the Host header
     app.user_middleware.clear()
-    app.add_middleware(Door, limits=limits, refuse=_too_fast(rooms, limits), frame=frame)
+    app.add_middleware(Door, limits=limits, refuse=_too_fast(rooms, limits), frame=frame, root=rooms.root)
     app.state.rooms, app.state.owner_token = rooms, rooms.owner_token
     return app
 

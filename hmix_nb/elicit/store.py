@@ -48,8 +48,8 @@ def _check_version(self:Store, con, changed):
     if others and changed == 'refuse':
         told = ', '.join(f'{n} answers of version {v}' for v, n in others.items())
         raise ValueError(f"study: version {mine}, but the database has {told}. Put the study back as it was, take "
-                         "another database, or open it with changed='apart': then old answers stay, old participants "
-                         "cannot go on, and places are counted anew")
+                         "another database, or open it with changed='apart' (--changed apart): then old answers stay, old "
+                         "participants cannot go on, and places are counted anew. A newer hmix_nb may ask in other words, too")
     spec, same = json.dumps(self.spec.to_dict()), STUDIES.c.version == mine
     if con.scalar(select(STUDIES.c.version).where(same)): con.execute(STUDIES.update().where(same).values(spec=spec))
     else: con.execute(STUDIES.insert(), dict(version=mine, spec=spec, opened=self.clock()))

@@ -4,6 +4,7 @@
 where its programs are found, with PostgreSQL. Every answer that was acknowledged has to be in the store exactly once, no batch may have
 more finished people than wanted and leases that expired, and everybody has to finish."""
 import argparse, os, shutil, signal, socket, subprocess, sys, tempfile, threading, time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 import httpx, numpy as np
@@ -98,7 +99,11 @@ def run(db, n=200, kills=20, seed=0, folder=None, manners=None, dropouts=0, leas
     server.down, began = 0., time.monotonic()
     thread = threading.Thread(target=killer, daemon=True)
     thread.start()
-    reports = send_bots(bots)
+    with ThreadPoolExecutor(1) as first: # who drops out has a place to leave: later there may be none
+        gone = first.submit(send_bots, bots[:dropouts])
+        while not gone.done() and not all(o.report.answers for o in bots[:dropouts]): time.sleep(.02)
+        rest = send_bots(bots[dropouts:])
+        reports = gone.result() + rest
     took = time.monotonic() - began
     over.set()
     thread.join()

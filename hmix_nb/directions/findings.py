@@ -157,7 +157,7 @@ def plot_against(
         ax.axvline(0, color='0.3', lw=1)
         ax.set_yticks(range(len(arms)), arms)
         best = t.xs((pool, name), level=('pool', 'set')).difference.idxmax()
-        describe(ax, f'{name}: highest mean, {best[1]}', 'difference, points')
+        describe(ax, f'{name}, top: {best[1]}', 'difference, points')
     fig.legend(*axs[0, 0].get_legend_handles_labels(), loc='outside lower center', ncol=3, frameon=False)
     return fig
 

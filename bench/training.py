@@ -6,13 +6,14 @@ the style of the code behind mixup (loader with workers, mixed batch, loss again
 exact form (float32, as published) and in the fast one. All train the same net on the same number of 32 x 32 images, on
 batches of 128. The first batch of each epoch, for which others start their workers, is left out. The table has the median
 over rounds, and the lowest and highest, or the second of them where there are enough. Goals are judged by the median of
-ratios within a round on a GPU, and by the fastest rounds on a CPU, which may have other things to do.
+ratios within a round on a GPU, and by the fastest rounds on a CPU, which may have other things to do. On a CPU the C library
+is told to keep freed memory (`KEEP`), for all alike: to fetch it anew takes any of them 5 to 20 % of a step, by chance.
 
 Goals on a CPU: ours, exact, no slower than the loop (up to 3 % of noise), taking images below 2 % of a step. On a GPU: ours,
 fast, at least 5 times the Learner, the 60 runs of UAI Table 2 in at most 15 minutes, one net scored on all sets within 3 s.
 Ends with status 1 if one is missed. With --together, several nets are trained side by side: as processes, as threads with a
 CUDA stream each, and as one net over stacked weights (torch.vmap)."""
-import argparse, copy, platform, queue, random, statistics, sys, threading, time, warnings
+import argparse, copy, os, platform, queue, random, statistics, sys, threading, time, warnings
 
 import numpy as np, torch, torch.multiprocessing as mp
 import torch.nn.functional as F
@@ -37,6 +38,7 @@ from hmix_nb.train.resident import Resident
 
 TABLE2 = 5*(7000 + 5*9070)*200 # images that the 30 runs of one net see: 5 seeds, 6 labellings, 200 epochs
 SGD = dict(lr=.1, momentum=.9, weight_decay=1e-4)
+KEEP = dict(MALLOC_MMAP_MAX_='0', MALLOC_TRIM_THRESHOLD_=str(2**34)) # glibc reads them when a process starts
 
 class Clock:
     "Images per second of an epoch, from the end of its first step on."
@@ -305,6 +307,7 @@ def main(argv=None):
     o.together = ([1, 2, 4, 8] if gpu else []) if o.together is None else o.together
     if o.batches < 2: p.error('--batches: at least 2, since the first is left out')
     where = torch.cuda.get_device_name() if gpu else f'{platform.machine()}, {torch.get_num_threads()} threads of {cores} cores'
+    if KEEP.items() <= os.environ.items(): where += ', freed memory kept'
     print(f'{o.model} {o.options or ""} on {where}; torch {torch.__version__}; {o.workers} workers for others; '
           f'{o.rounds} rounds of {o.batches-1} steps of {o.bs} x 3 x 32 x 32')
     g = np.random.default_rng(0)
@@ -315,4 +318,7 @@ def main(argv=None):
     if o.together: side_by_side(o, x, y)
     return int(not ok)
 
-if __name__ == '__main__': sys.exit(main())
+if __name__ == '__main__':
+    if platform.libc_ver()[0] == 'glibc' and not (torch.cuda.is_available() or KEEP.items() <= os.environ.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEEP)
+    sys.exit(main())

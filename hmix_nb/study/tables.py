@@ -105,7 +105,7 @@ def switches(
         rows += [(q, where, o, ', '.join(here), ' or '.join(map(str, others))) for o in asked]
     return pd.DataFrame(rows, columns=['question', 'where', 'field', 'here', 'others'])
 
-# %% ../../nbs/73_study.tables.ipynb #f1457cac
+# %% ../../nbs/73_study.tables.ipynb #4ad3f0a1
 SAID = {
     'seeds': 'Seeds are 0, 1, …; those of the papers are unstated.',
     'fgsm': 'FGSM is the loss against the class of the data set, on all images. On CIFAR-10H the code takes that class and '
@@ -138,7 +138,7 @@ SAID = {
     'simulator': 'Simulated people answer by Betas fitted on [0, 1]; the notebook\'s sampling ignores its fit\'s scale (thesis B.5).',
     'maxent': 'Mix-MaxEnt adds minus the entropy on blends of two classes, times 1; neither is told (thesis 5.2.1).',
     'corrupt': '15 kinds of corruption are averaged, or 8 stand-ins where CIFAR-10-C is not at hand (thesis 5.2.2: untold).',
-    'corrupt_too': 'Runs are scored on corruptions, too, to count for thesis Table 5.2; it prints such scores, this table none.',
+    'corrupt_too': 'Runs are scored on corruptions, too, to count for thesis Table 5.2, which has such scores; this table has none.',
     'soft': 'Soft endpoints: people\'s mean for 1,000 images, one simulated label a run for 6,000 (thesis 5.2.3).',
     'fits': 'A curve is 1/(1 + exp(-k(λ - λ0))), fitted to answers whatever their confidence (UAI 5.2, thesis C: untold).',
     'curves': 'Curves are fitted to answers to all 2,070 blends; those of the thesis, to its 810 (thesis C).',

@@ -1,5 +1,5 @@
 "The command line: every bad value ends in one line and a code, what was run is said, and nothing is slow that need not be."
-import json, os, shlex, signal, subprocess, sys, time
+import json, os, shlex, shutil, signal, subprocess, sys, time
 from dataclasses import asdict, replace
 import pandas as pd
 import pytest
@@ -109,6 +109,8 @@ def test_the_next_step_of_a_reported_study_has_its_name(capsys, tmp_path):
         write_report(tmp_path/name, study, pd.DataFrame(rows), command='hmix run this')
         (tmp_path/name/'rows').mkdir()
         for o in rows: (tmp_path/name/'rows'/f"{o['recipe']}.json").write_text(json.dumps(o))
+        assert main(['report', str(tmp_path/name)]) == 0 and f'Next: {then}\n' in capsys.readouterr().out
+        shutil.rmtree(tmp_path/name/'rows') # a folder of rows.csv alone is as whole
         assert main(['report', str(tmp_path/name)]) == 0 and f'Next: {then}\n' in capsys.readouterr().out
 
 def test_a_run_that_fails_is_said_and_ends_with_1(capsys, tmp_path):

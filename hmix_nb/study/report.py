@@ -282,7 +282,7 @@ def plot_attack(
     told = f'the loss is lowest with {_short(first)}' if first else 'no loss is lower than all others'
     return describe(ax, f'After the largest step, {told}', 'size of the FGSM step, in 1/255', 'loss, nats')
 
-# %% ../../nbs/72_study.report.ipynb #141566aa
+# %% ../../nbs/72_study.report.ipynb #70337b73
 def curve_points(
     study, # A `Study` with a `curve`
     runs:pd.DataFrame, # From `arm_rows`
@@ -304,7 +304,7 @@ def plot_curve(
         aside = .012*np.ptp(x)*x.duplicated().any() # intervals at one place stand side by side
         for i, (name, color, mark) in enumerate(zip(names, palette(len(names)), _MARKS)):
             o = t.loc[name].sort_index()
-            kw = dict(fmt=f'-{mark}', ms=5, capsize=3, elinewidth=.8, color=color, label=_short(name))
+            kw = dict(fmt=f'-{mark}', ms=5, capsize=3, elinewidth=.8, color=color, ecolor=(*color, .4), label=_short(name))
             ax.errorbar(o.index + aside*(i - (len(names)-1)/2), o['mean'], yerr=o.half, **kw)
         _zoom(ax, t['mean'], [*(t['mean'] - t.half), *(t['mean'] + t.half)], 'y')
         describe(ax, _panel(study, b, m) + _ahead(study, runs, m, c), study.curve[1], METRICS[m])

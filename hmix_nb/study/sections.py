@@ -159,7 +159,7 @@ def setting(
         out.append(f'A run took {done.seconds.median():.0f} s (median){alone}{speed}; summed over runs, that is {total}.')
     return out + origin_lines(done)
 
-# %% ../../nbs/76_study.sections.ipynb #1d65cf6d
+# %% ../../nbs/76_study.sections.ipynb #45656f20
 def cautions(
     study, # A `Study`
     rows:pd.DataFrame, # What was done
@@ -183,7 +183,7 @@ def cautions(
     if strange and any(r.data == 'h-mix' for r in study.recipes):
         out.append(f'Stand-in data, not the original images: {"; ".join(strange)}.')
     if 'c_ce' in done and (stand := [o for o in kinds['corruption_source'] if 'stand-in' in o]):
-        out.append(f'Stand-in corruptions, not CIFAR-10-C: {"; ".join(stand)}.')
+        out.append(f'Stand-in corruptions, not CIFAR-10-C: {"; ".join(o.split(", ")[0] for o in stand)}.')
     scores = done.reindex(columns=[c for *_, c in rep.columns_of(study)]).apply(pd.to_numeric, errors='coerce')
     if lack := int((~np.isfinite(scores.astype(float))).any(axis=1).sum()):
         out.append(f'Of {_n(lack, "run")} that ended well, a score is missing or no number; it is left out.')

@@ -55,16 +55,12 @@ def _tuned(study, names, out, how): # the study with what was selected on a vali
     return t.study, t.chosen
 
 def _after(study, out, report): # what came out, what failed, what is next
-    from hmix_nb.study.folder import read_rows
-    from hmix_nb.study.page import scores_text
-    from hmix_nb.study.recipe import recipe_hash
+    from hmix_nb.study.page import rows_of, scores_text
     print(scores_text(study, out))
-    own = {recipe_hash(r) for r in study.recipes}
-    rows = [r for r in read_rows(out) if r['recipe'] in own]
-    bad = [r for r in rows if 'error' in r]
-    for e in dict.fromkeys(r['error'] for r in bad): # seeds fail alike
-        n = sum(r['error'] == e for r in bad)
-        print(f'hmix: {n} of {len(own)} runs failed: {e.splitlines()[0]}', file=sys.stderr)
+    rows = rows_of(study, out)
+    bad = rows.error.dropna().tolist() if 'error' in rows else []
+    for e in dict.fromkeys(bad): # seeds fail alike
+        print(f'hmix: {bad.count(e)} of {len(study)} runs failed: {e.splitlines()[0]}', file=sys.stderr)
     where = os.path.join(out, 'rows')
     if bad: print(f'hmix: the same command tries them again; tracebacks are in {where}', file=sys.stderr)
     print(f'Open {report} in a browser (each run: {os.path.join(out, "rows.csv")}). Next: {_next(study, out, len(rows) - len(bad))}')

@@ -41,7 +41,11 @@ def check_name(
     shown = ', '.join(allowed[:30]) + (f', … ({len(allowed)} in all)' if len(allowed) > 30 else '')
     raise ValueError(f"{arg}: {value!r} is unknown.{did_you_mean(value, allowed)} Allowed: {shown}")
 
-# %% ../nbs/00_core.ipynb #dc312609
+# %% ../nbs/00_core.ipynb #6fa0c227
+def _within(lo, hi): # in words, for a message
+    if np.isfinite([lo, hi]).all(): return f' in [{lo:g}, {hi:g}]'
+    return f' of at least {lo:g}' if np.isfinite(lo) else f' of at most {hi:g}' if np.isfinite(hi) else ''
+
 def check_range(
     value, # A number, or anything that numpy reads as an array of numbers
     lo:float=-np.inf, # The smallest value allowed
@@ -52,15 +56,15 @@ def check_range(
     try: a = np.asarray(value.detach().cpu().double() if hasattr(value, 'detach') else value, dtype=float) # bfloat16 too
     except (TypeError, ValueError):
         found = repr(value) if len(repr(value)) < 60 else f'{repr(value)[:50]} …'
-        raise ValueError(f'{arg}: found {found}; allowed are numbers in [{lo:g}, {hi:g}]') from None
+        raise ValueError(f'{arg}: found {found}; allowed are numbers{_within(lo, hi)}') from None
     bad = ~np.isfinite(a) | (a < lo) | (a > hi)
     if not bad.any(): return value
     where = f' at position {tuple(map(int, np.argwhere(bad)[0]))}' if a.ndim else ''
     v = float(a[bad].flat[0])
     shown = repr(v) if lo <= float(f'{v:g}') <= hi else f'{v:g}' # 1.0000001 shall not read as 1
-    raise ValueError(f"{arg}: found {shown}{where}; allowed is a finite number in [{lo:g}, {hi:g}]")
+    raise ValueError(f"{arg}: found {shown}{where}; allowed is a finite number{_within(lo, hi)}")
 
-# %% ../nbs/00_core.ipynb #ee822bdf
+# %% ../nbs/00_core.ipynb #99bcea3b
 def check_whole(
     value, # A number, or anything that numpy reads as an array of numbers; 2.0 is whole
     lo:float=-np.inf, # The smallest value allowed
@@ -72,7 +76,7 @@ def check_whole(
     try: a = np.asarray(value.detach().cpu() if hasattr(value, 'detach') else value)
     except (TypeError, ValueError): a = np.array(None) # rows of unequal length
     if a.dtype == object and all(isinstance(o, Real) and not isinstance(o, bool) for o in a.flat): a = a.astype(float)
-    allowed = f'whole numbers in [{lo:g}, {hi:g}]'
+    allowed = f'whole numbers{_within(lo, hi)}'
     if a.dtype.kind not in 'iuf':
         found = ' '.join(repr(value).split())
         raise ValueError(f'{arg}: found {found if len(found) < 60 else found[:50] + " …"}; allowed are {allowed}')

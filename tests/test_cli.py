@@ -1,5 +1,5 @@
 "The command line: every bad value ends in one line and a code, what was run is said, and nothing is slow that need not be."
-import json, os, shlex, signal, subprocess, sys, time
+import json, os, shlex, shutil, signal, subprocess, sys, time
 from dataclasses import asdict, replace
 import pandas as pd
 import pytest
@@ -27,6 +27,9 @@ def refused(capsys, *argv):
     ('demo --set nobody:epochs=3', "arm: 'nobody' is unknown"),
     ('demo --set kappa=.5', 'no run of demo makes use of it'),
     ('demo --set epocs=3', "unknown field 'epocs'. Did you mean 'epochs'"),
+    ('demo --set lr=-1', 'lr: found -1; allowed is a finite number of at least 0'),
+    ('uai-table2 --set epochs=1', 'drops: found (101, 151); allowed is (), since there is one epoch'),
+    ('uai-table2 --set epochs=100', 'allowed is a tuple of whole numbers from 1 to 99, in order'),
     ('uai-table3 --set alpha=1e-5', 'alpha: found 1e-05; allowed is a number of at least 0.01'),
     ('demo --set n_train=1750', 'n_train: found 1750 with bin_size=100; allowed is at most 1597'),
     ('demo --form fsat', "Did you mean 'fast'"),
@@ -48,6 +51,11 @@ def test_a_gpu_that_is_not_there_is_one_line(capsys, monkeypatch, tmp_path):
     if torch.cuda.is_available(): pytest.skip('there is a GPU')
     monkeypatch.chdir(tmp_path)
     assert "device: found 'cuda', and PyTorch sees no GPU here" in refused(capsys, 'run', 'demo', '--device', 'cuda')
+
+def test_a_file_where_a_folder_should_be_is_named(capsys, tmp_path):
+    (tmp_path/'afile').write_text('mine')
+    for more in ([], ['--fresh']): assert f"out: no folder can be at {tmp_path/'afile'}" in refused(capsys, 'run', 'demo', '--quick', '--out', str(tmp_path/'afile'), *more)
+    assert (tmp_path/'afile').read_text() == 'mine'
 
 def test_missing_images_are_said_before_any_work(capsys, tmp_path):
     assert main(['run', 'uai-table2', '--quick', '--root', str(tmp_path), '--out', str(tmp_path/'o')]) == 2
@@ -101,6 +109,8 @@ def test_the_next_step_of_a_reported_study_has_its_name(capsys, tmp_path):
         write_report(tmp_path/name, study, pd.DataFrame(rows), command='hmix run this')
         (tmp_path/name/'rows').mkdir()
         for o in rows: (tmp_path/name/'rows'/f"{o['recipe']}.json").write_text(json.dumps(o))
+        assert main(['report', str(tmp_path/name)]) == 0 and f'Next: {then}\n' in capsys.readouterr().out
+        shutil.rmtree(tmp_path/name/'rows') # a folder of rows.csv alone is as whole
         assert main(['report', str(tmp_path/name)]) == 0 and f'Next: {then}\n' in capsys.readouterr().out
 
 def test_a_run_that_fails_is_said_and_ends_with_1(capsys, tmp_path):

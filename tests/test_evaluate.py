@@ -106,6 +106,7 @@ def test_comparison_is_antisymmetric_seeded_and_zero_with_itself():
     assert back.better.map({'this': 'other', 'other': 'this', '': ''}).equals(there.better)
     pd.testing.assert_frame_equal(there, a.compare(b, n_boot=200))
     assert not a.compare(b, n_boot=200, seed=1).equals(there)
+    with pytest.raises(ValueError, match='other: found 3; allowed are the `Scores` of another net'): a.compare(3)
     same = a.compare(a, n_boot=50)
     assert (same[['difference', 'low', 'high']] == 0).all(axis=None) and (same.better == '').all()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hmix_nb import __version__
 from hmix_nb.engine import engine, usable
-from hmix_nb.study.folder import claim, finished, read_rows, row_path, run_rows, run_to_disk, seconds_of
+from hmix_nb.study.folder import claim, finished, read_row, read_rows, row_path, run_rows, run_to_disk, seconds_of, watch
 from hmix_nb.study.recipe import FORMAT, Recipe, demo, grid, recipe_hash
 
 FEW = grid(Recipe(), seed=range(5))
@@ -213,7 +213,8 @@ def test_what_is_asked_for_is_checked_before_any_work(tmp_path):
     with pytest.raises(ValueError, match="Did you mean 'vgg11'"): run_rows([replace(demo().recipes[0], model='vgg12')], tmp_path)
     assert not list(tmp_path.rglob('*.json'))
     (tmp_path/'file').write_text('')
-    with pytest.raises(OSError): rows(FEW, tmp_path/'file')
+    for out in (tmp_path/'file', tmp_path/'file'/'below'):
+        with pytest.raises(OSError, match='out: no folder can be at .*file.*; allowed is another one'): rows(FEW, out)
 
 def test_a_device_that_is_not_there_is_named():
     import torch
@@ -226,6 +227,20 @@ def test_time_left_comes_from_runs_of_the_same_kind():
     assert seconds_of(Recipe(epochs=30), done) == 30
     assert seconds_of(Recipe(model='resnet50', epochs=10), [done[0]]) == 10
     assert seconds_of(Recipe(), [dict(error='x')]) is None
+    assert seconds_of(Recipe(model='vgg11', epochs=24), [done[0] | dict(train_seconds=6)]) == 6*24/done[0]['epochs'] + 4 # scores take what they take
+
+def test_the_bar_tells_workers_that_start_from_runs_without_an_estimate(tmp_path, capfd):
+    def bar():
+        with watch(tmp_path, FEW, 2): pass
+        return capfd.readouterr().err
+    (tmp_path/'rows').mkdir()
+    assert 'workers are starting' in bar()
+    (tmp_path/'claims').mkdir()
+    (tmp_path/'claims'/f'{recipe_hash(FEW[0])}.run').write_text('killed') # a mark without a claim is nobody's
+    assert 'workers are starting' in bar()
+    with claim(tmp_path, FEW[0]): assert 'time left unknown' in bar()
+    put(tmp_path, FEW[1])
+    assert ' left' in (said := bar()) and 'starting' not in said and '1/5' in said
 
 def test_the_bar_says_what_is_left_and_what_failed(tmp_path, capfd):
     def breaks(recipe, root=None, device=None):
@@ -283,6 +298,55 @@ def test_real_runs_side_by_side_give_the_rows_of_one_after_another(tmp_path):
     assert one.source.str.contains('simulated').all() and (one.version == __version__).all()
     again = run_rows(recipes, tmp_path/'2', n_jobs=1, device='cpu', progress=False)
     assert again.seconds.tolist() == two.seconds.tolist() # nothing was run again
+
+def test_a_real_grid_is_killed_in_the_middle_of_a_run_and_goes_on(tmp_path):
+    "As the test of twenty kills, but what is cut trains a net, and comes out as if nothing had happened."
+    recipes = [replace(TINY, labelling='relabel', n_blends=45, epochs=30, seed=s) for s in range(4)]
+    code = ('import sys; from dataclasses import replace; from hmix_nb.study.recipe import from_dict; from hmix_nb.study.folder import run_rows\n'
+            'run_rows([from_dict(o) for o in eval(sys.argv[2])], sys.argv[1], n_jobs=1, device="cpu", progress=False)')
+    argv = [sys.executable, '-c', code, str(tmp_path), repr([asdict(r) for r in recipes])]
+    paths, marks = [row_path(tmp_path, r) for r in recipes], [tmp_path/'claims'/f'{recipe_hash(r)}.run' for r in recipes]
+    def cut(): return [p for p, m in zip(paths, marks) if m.exists() and not p.exists()]
+    p = subprocess.Popen(argv, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: p.poll() is not None or any(o.exists() for o in paths) and cut(), 120)
+    assert p.poll() is None, p.stderr.read()
+    os.killpg(p.pid, signal.SIGKILL)
+    p.communicate()
+    before, lost = kept(tmp_path), cut()
+    assert 1 <= len(before) < 4 and len(lost) == 1 and all(read_row(o) for o in paths if o.exists())
+    assert subprocess.run(argv, capture_output=True, text=True).returncode == 0
+    after = kept(tmp_path)
+    assert set(after) == {recipe_hash(r) for r in recipes} and before.items() <= after.items() and not (tmp_path/'old').exists()
+    assert not list((tmp_path/'rows').glob('.*')) and not any(m.exists() for m in marks)
+    again = run_rows([recipes[paths.index(lost[0])]], tmp_path/'whole', n_jobs=1, device='cpu', progress=False).iloc[0]
+    for k in ('ce', 'calib', 'fgsm', 'train_loss'): assert read_row(lost[0])[k] == again[k]
+
+@pytest.mark.skipif(not Path('/proc/self/statm').exists(), reason='needs /proc to know what it has')
+def test_memory_that_is_full_is_told_and_the_rest_goes_on(tmp_path):
+    code = ('import resource, sys; from hmix_nb.study.recipe import from_dict; from hmix_nb.study.folder import run_rows; import hmix_nb.study.run\n'
+            'has = int(open("/proc/self/statm").read().split()[0])*resource.getpagesize() + 2**30\n'
+            'resource.setrlimit(resource.RLIMIT_AS, (has, has))\n'
+            'run_rows([from_dict(o) for o in eval(sys.argv[2])], sys.argv[1], n_jobs=1, device="cpu", progress=False)')
+    wide = replace(TINY, width=8192) # a layer of 2.4 GB, where 1 GB is left
+    done = subprocess.run([sys.executable, '-c', code, str(tmp_path), repr([asdict(wide), asdict(TINY)])], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    error = read_row(row_path(tmp_path, wide))['error']
+    assert 'out of memory with batch_size 64 of preact_small' in error and '--jobs' in error and 'allocate' in error
+    assert read_row(row_path(tmp_path, TINY))['ce'] > 0
+
+def test_real_runs_on_two_dask_workers_give_the_rows_of_this_process(tmp_path, dask_cluster):
+    recipes = [replace(TINY, labelling=k, n_blends=45*(k != 'none')) for k in ('none', 'mixup', 'relabel')]
+    away = run_rows(recipes, tmp_path/'a', backend='dask', cluster=dask_cluster.scheduler_address, device='cpu', progress=False)
+    here = run_rows(recipes, tmp_path/'b', n_jobs=1, device='cpu', progress=False)
+    for k in ('recipe', 'ce', 'calib', 'fgsm', 'train_loss', 'source'): assert away[k].tolist() == here[k].tolist()
+    assert len(kept(tmp_path/'a')) == 3 and (away.attrs['start']['runs'], away.attrs['start']['jobs']) == (3, 2)
+
+def test_a_worker_of_a_cluster_imports_torch_late_and_quietly(tmp_path):
+    code = ('import pickle, sys; from hmix_nb.study import folder; from hmix_nb.study.recipe import from_dict\n'
+            'run = pickle.loads(pickle.dumps(folder._trained)); assert "torch" not in sys.modules\n'
+            'print(run(from_dict(eval(sys.argv[1])), device="cpu")["ce"])')
+    done = subprocess.run([sys.executable, '-c', code, repr(asdict(TINY))], capture_output=True, text=True, env={**os.environ, 'PYTHONWARNINGS': ''})
+    assert done.returncode == 0 and float(done.stdout) > 0 and 'torch.jit' not in done.stderr, done.stderr
 
 def test_a_stand_in_does_not_count_once_the_originals_are_there(tmp_path):
     put(tmp_path, TINY, source='a stand-in')

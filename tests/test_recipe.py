@@ -287,6 +287,8 @@ def test_each_departure_is_said_where_it_applies_and_nowhere_else():
     assert those('rule') == three | {'3.6-figure', '5.2', 'c.1', 'uai-table3'} and those('drops3') == those('plain') == three | {'3.6-figure'}
     assert those('weight') == {'5.1', '5.2', 'c.1'} and those('maxent') == {'5.1', '5.2'} and those('smooth') == {'b.1'}
     assert those('simulator') == those('soft') == {'5.2', 'c.1', 'uai-table3'} and those('alike') == {'b.2', 'b.3', '5.2', 'c.1', 'uai-table3'}
+    assert those('corrupt') == {'5.1', '5.2'} and those('corrupt_too') == {'c.1', 'uai-table3'} # that is, all runs with scores on corruptions
+    assert {k for k in PAPERS if any(r.corruptions for r in get_study(k).recipes)} == {k for k in PAPERS if {'corrupt', 'corrupt_too'} & keys[k]}
     assert those('who') == {'3.3', '3.5-figure'} and those('averaged') == {'3.5-figure'} and those('few') == {'3.6-figure'}
     assert those('fits') == {'c.1', 'uai-table3'} and those('810') == {'4.1', '4.2', '4.3'} and those('random') == {'3.1', '4.1', 'uai-table2'}
     assert those('drops4') == {'4.1', '4.2', '4.3', '5.1', '5.2', 'c.1', 'uai-table2', 'uai-table3'} and set().union(*keys.values()) == set(tables.SAID)

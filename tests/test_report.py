@@ -222,9 +222,9 @@ def test_the_verdict_comes_first_and_reductions_are_said():
              'runs done, 0 failed', 'Each field in which', 'Where the paper leaves a choice', 'Details']
     assert sorted(order, key=said.index) == order
     for k in reductions(study).index: assert k in said
-    assert 'differ from the published one' not in said # levels are only compared in full
+    assert 'agree with the published ones' not in said # levels are only compared in full
     full = get_study('uai-table2')
-    assert 'means differ from the published one' in (said := text(page_of(full, rows_for(full)))) and 'not comparable' not in said
+    assert 'means agree with the published ones' in (said := text(page_of(full, rows_for(full)))) and 'not comparable' not in said
 
 def test_missing_and_failed_runs_are_named_and_the_rest_is_used():
     study = get_study('uai-table2', seeds=3)
@@ -348,11 +348,11 @@ def test_another_version_is_read_or_refused_with_the_reason(tmp_path, no_figures
     write(version='0.0.7')
     assert pg.read_study(tmp_path)[1]['version'] == '0.0.7' # read
     write(version='9.0', format=FORMAT+1)
-    with pytest.raises(ValueError, match=fr'written by hmix_nb 9.0, and hmix_nb .* recipes of format {FORMAT+1}; this version has format {FORMAT}'):
+    with pytest.raises(ValueError, match=fr'cannot be read: recipes of format {FORMAT+1}; this version has format {FORMAT} \(by hmix_nb 9.0; this is hmix_nb'):
         pg.report_dir(tmp_path)
     first = next(iter(d['recipes']))
     write(version='9.0', recipes=d['recipes'] | {first: {'tempo': 3}})
-    with pytest.raises(ValueError, match="9.0.*unknown field 'tempo'"): pg.report_dir(tmp_path)
+    with pytest.raises(ValueError, match="cannot be read: unknown field 'tempo'.*by hmix_nb 9.0"): pg.report_dir(tmp_path)
     write(recipes=d['recipes'] | {first: {'epochs': 77}})
     with pytest.raises(ValueError, match='is another one here'): pg.report_dir(tmp_path)
 
@@ -381,6 +381,47 @@ def test_a_commit_that_looks_like_a_number_stays_text(tmp_path, no_figures):
     assert set(pg.rows_of(study, tmp_path).commit) == {'12345e6'}
     assert 'commit 12345e6' in text(pg.report_dir(tmp_path).read_text(encoding='utf-8'))
 
+def test_a_curve_shows_its_last_places_alone_and_claims_nothing():
+    "Figure 3.5 has one to 51 people: nets on one label and on 51 are not to be pooled."
+    study = get_study('thesis-3.5-figure', quick=True)
+    rows = rows_for(study)
+    rows = rows.assign(attack_curve=[[[0, 1.], [4/255, float(m)]] for m in rows.annotators], s_reliability=rows.reliability)
+    runs = rep.arm_rows(study, rows)
+    drawn = sec.draw_figures(study, runs)
+    ax, = drawn['attack'][0].axes
+    names = ['CIFAR-10H, annotators 51', 'Ours (T2, Clamp), annotators 6']
+    assert [o.get_text() for o in ax.get_legend().get_texts()] == names
+    assert [o[0].get_ydata()[-1] for o in ax.containers] == [51, 6] # not 16.3 and 3.5, the means over all places
+    shown = [' '.join(o.get_title(loc='left').split()) for o in drawn['reliability'][0].axes]
+    assert [o.split(':')[0] for o in shown if o] == names and all('last place alone' in drawn[k][1] for k in ('attack', 'reliability', 'reliability_s'))
+    assert sec.findings(study, runs) == [('The paper prints a figure without numbers, so no claim is tested: see the curves.', [])]
+    other = get_study('uai-table2', quick=True)
+    assert 'last place' not in sec.draw_figures(other, rep.arm_rows(other, rows_for(other)))['attack'][1]
+
+def test_levels_are_said_as_agreement():
+    study = get_study('thesis-4.1', seeds=3)
+    rows = rows_for(study)
+    rows.loc[rows.labelling == 'uniform', 'ce'] += 5.
+    (told, off), = sec.level_lines(study, rep.arm_rows(study, rows), rows)
+    n, k, m = map(int, re.fullmatch(r'(\d+) of (\d+) means agree with the published ones, within both intervals; (\d+) do not.', told).groups())
+    assert k == 15 and n == k - m and m == len(off) and any(o.startswith('uniform, CE') for o in off)
+
+def test_a_page_tells_the_clock_and_the_sum_apart(tmp_path, no_figures):
+    study, rows = demo(quick=True), {o['recipe']: o for o in made(demo(quick=True))}
+    def one(r, root=None, device=None): return rows[recipe_hash(r)]
+    part = replace(study, arms=study.arms[:2], baseline=None)
+    for s in (part, study, study): page = pg.run_study(s, tmp_path, n_jobs=1, device='cpu', progress=False, run=one)
+    starts = pg.read_study(tmp_path)[1]['starts']
+    assert [(o['runs'], o['jobs']) for o in starts] == [(4, 1), (8, 1)] # the third had nothing to do
+    said = text(page.read_text(encoding='utf-8'))
+    assert 'summed over runs, that is 0:01:48' in said and re.search(r'By the clock: 4 runs in \S+, 1 side by side; 8 runs in \S+, 1 side by side\. ', said)
+    next((tmp_path/'rows').glob('*.json')).unlink()
+    d = json.loads((tmp_path/'study.json').read_text())
+    (tmp_path/'study.json').write_text(json.dumps(d | dict(starts=[dict(runs=2, jobs=2, seconds=61.2)]))) # and one that was killed
+    assert 'By the clock: 2 runs in 0:01:01, 2 side by side. 9 runs more, of starts that were cut off.' in text(pg.report_dir(tmp_path).read_text(encoding='utf-8'))
+    pg.run_study(study, tmp_path, n_jobs=1, device='cpu', progress=False, run=one, fresh=True)
+    assert [o['runs'] for o in pg.read_study(tmp_path)[1]['starts']] == [12]
+
 SAVED = sorted(o.name for o in (Path(__file__).parent.parent/'nbs'/'tutorials'/'rows').iterdir() if not o.name.startswith('direction-'))
 
 @pytest.mark.parametrize('name', SAVED)
@@ -393,6 +434,15 @@ def test_saved_rows_are_whole_and_say_what_their_study_says_now(name):
     rows = pg.rows_of(study, folder)
     assert list(rows.recipe) == [recipe_hash(r) for r in now.recipes] and np.isfinite(rows[[c for *_, c in rep.columns_of(now)]].astype(float)).all(axis=None)
     assert {'device', 'cpu', 'cores', 'torch', 'commit'} <= set(rows) and rows.commit.notna().all() and not rows.commit.str.contains('dirty').any()
+
+@pytest.mark.parametrize('name', [k for k in STUDIES if k != 'demo'])
+def test_a_quick_study_takes_at_most_15_minutes(name):
+    "By the rows that are saved, which say how long each run took on two cores, one after another."
+    folder = Path(__file__).parent.parent/'nbs'/'tutorials'/'rows'/name
+    study, about = pg.read_study(folder)
+    rows = pg.rows_of(study, folder)
+    assert about['command'].endswith('--quick --jobs 1') and set(rows.cores) == {2} and set(rows.recipe) == {recipe_hash(r) for r in get_study(name, quick=True).recipes}
+    assert 0 < rows.seconds.sum() <= 15*60
 
 def test_a_short_report_says_what_a_page_needs(tmp_path, no_figures):
     assert 'No rows of thesis-3.1 are saved here' in text(pg.short_report(tmp_path/'thesis-3.1'))
@@ -413,10 +463,10 @@ def test_rows_are_saved_whole_or_not_at_all(tmp_path):
     assert saved().returncode == 1 and 'thesis-b.2: 3 of 4 runs, 1 failed; not saved' in saved().stdout and not (tmp_path/'to').exists()
     for o in made(study): (tmp_path/'thesis-b.2'/'rows'/f"{o['recipe']}.json").write_text(json.dumps(o))
     assert saved().returncode == 0
-    (tmp_path/'thesis-b.2'/'study.json').write_text(pg.study_json(study, "hmix run thesis-b.2 --quick --out '/my own/x' --jobs 1"))
+    (tmp_path/'thesis-b.2'/'study.json').write_text(pg.study_json(study, "hmix run thesis-b.2 --quick --out '/my own/x' --jobs 1", starts=[dict(runs=4, jobs=1, seconds=9.)]))
     assert saved().returncode == 0
     again, about = pg.read_study(tmp_path/'to'/'thesis-b.2')
-    assert about['command'] == 'hmix run thesis-b.2 --quick --jobs 1' # no folder of that machine
+    assert about['command'] == 'hmix run thesis-b.2 --quick --jobs 1' and about['starts'] == [dict(runs=4, jobs=1, seconds=9.)] # no folder of that machine
     assert replace(again, full=study.full) == study and len(pg.rows_of(again, tmp_path/'to'/'thesis-b.2')) == 4
 
 def test_run_study_leaves_a_study_that_can_be_reported_before_it_is_done(tmp_path, no_figures):

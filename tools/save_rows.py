@@ -10,9 +10,12 @@ from hmix_nb.core import write_atomic
 from hmix_nb.study.page import as_csv, rows_of, study_json
 from hmix_nb.study.recipe import get_study
 
-def command_of(folder, name, full): # as it was typed, if the folder knows
+def about(folder): # what the folder knows of itself
     file = folder/'study.json'
-    words = shlex.split(json.loads(file.read_text(encoding='utf-8'))['command'] or '') if file.exists() else []
+    return json.loads(file.read_text(encoding='utf-8')) if file.exists() else {}
+
+def command_of(folder, name, full): # as it was typed, if the folder knows
+    words = shlex.split(about(folder).get('command') or '')
     keep = [w for i, w in enumerate(words) if w not in ('--out', '--root') and (i == 0 or words[i-1] not in ('--out', '--root'))]
     return shlex.join(keep) or f'hmix run {name}{"" if full else " --quick"}'
 
@@ -22,7 +25,7 @@ def save(runs, name, full, to):
     bad = int(rows.error.notna().sum()) if 'error' in rows else 0
     if len(rows) < len(study) or bad: return f'{name}: {len(rows)} of {len(study)} runs, {bad} failed; not saved'
     write_atomic(to/name/'rows.csv', as_csv(rows))
-    write_atomic(to/name/'study.json', study_json(study, command_of(runs/name, name, full)))
+    write_atomic(to/name/'study.json', study_json(study, command_of(runs/name, name, full), starts=about(runs/name).get('starts') or ()))
     return f'{name}: {len(rows)} rows saved'
 
 if __name__ == '__main__':

@@ -276,7 +276,7 @@ def _weighted(df, w, s):
             if n > 1000 and k != 'autoattack': out[f'{k}_1000'] = w @ (full[k]*some)/(w @ some)
     return out
 
-# %% ../../nbs/53_evaluation.evaluate.ipynb #e62e6482
+# %% ../../nbs/53_evaluation.evaluate.ipynb #6865e5af
 @patch
 def compare(self:Scores,
     other:Scores, # Of another net on the same images; sets that only one of the two has are left out
@@ -286,6 +286,7 @@ def compare(self:Scores,
     level:float=.95, # Of the intervals
 )->pd.DataFrame: # Index: set or group, score; columns `this, other, difference, low, high, better, n, n_boot`
     "Paired bootstrap over images: how far `self` is from `other`, with percentile intervals of the difference."
+    if not isinstance(other, Scores): raise ValueError(f'other: found {other!r}; allowed are the `Scores` of another net')
     units = {k: v for k, v in self.units.items() if other.units.get(k) == v}
     if not units: raise ValueError(f'other: has {", ".join(other.units)}; none of {", ".join(self.units)}')
     for k in [o for v in units.values() for o in v]: _check_same(k, self.sets[k], other.sets[k])

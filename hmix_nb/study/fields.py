@@ -147,7 +147,7 @@ def whole_number(
     allowed = f'of at least {lo}' if hi == inf else f'from {lo} to {hi}'
     raise ValueError(f'{arg}: found {v!r}; allowed is a whole number {allowed}')
 
-# %% ../../nbs/59_study.fields.ipynb #d70ae339
+# %% ../../nbs/59_study.fields.ipynb #ef2c3405
 DIGITS = 1797 # that scikit-learn has; those that are not trained on are scored
 _WHOLE = dict(seed=0, n_train=0, n_soft=1, annotators=0, n_blends=0, width=1, epochs=1, batch_size=1, split_seed=0,
               corruptions=0, bin_size=1, pool=0) # field: least
@@ -158,13 +158,14 @@ _POSITIVE = dict(gamma=0, alpha=.01) # field: least, or above 0; a smaller α ha
 _FLAGS = 'separate', 'detach', 'resimulate', 'score_s'
 def _number(v, k, hi):
     if isinstance(v, (bool, str)) or hasattr(v, '__len__') or v is None:
-        raise ValueError(f'{k}: found {v!r}; allowed is a number from 0 to {hi:g}')
+        allowed = 'of at least 0' if hi == inf else f'from 0 to {hi:g}'
+        raise ValueError(f'{k}: found {v!r}; allowed is a number {allowed}')
     if type(v) is float and 0 <= v <= hi and v < inf: return v # the way of most, and a hundred times faster
     return float(check_range(v, 0, hi, k))
 
 def _steps(v, k, read, allowed):
     if isinstance(v, (tuple, list)): return tuple(read(o) for o in v) # JSON has lists
-    raise ValueError(f'{k}: found {v!r}; allowed is a tuple {allowed}')
+    raise ValueError(f'{k}: found {v!r}; allowed is {allowed}')
 
 def checked(
     r, # A `Recipe` in the making
@@ -180,11 +181,11 @@ def checked(
             raise ValueError(f'{k}: found {new[k]:g}; allowed is a number {allowed}')
     for k in _FLAGS:
         if type(v := getattr(r, k)) is not bool: raise ValueError(f'{k}: found {v!r}; allowed are True and False')
-    within = f'of whole numbers from 1 to {r.epochs-1}, in order'
+    within = f'a tuple of whole numbers from 1 to {r.epochs-1}, in order' if r.epochs > 1 else '(), since there is one epoch'
     new['drops'] = drops = _steps(r.drops, 'drops', lambda v: v, within)
     fit = all(type(d) is int and 0 < d < r.epochs for d in drops) and list(drops) == sorted(set(drops))
-    if r.schedule == 'step' and not fit: raise ValueError(f'drops: found {drops}; allowed is a tuple {within}')
-    new['attack_steps'] = _steps(r.attack_steps, 'attack_steps', lambda v: _number(v, 'attack_steps', 1), 'of numbers')
+    if r.schedule == 'step' and not fit: raise ValueError(f'drops: found {drops}; allowed is {within}')
+    new['attack_steps'] = _steps(r.attack_steps, 'attack_steps', lambda v: _number(v, 'attack_steps', 1), 'a tuple of numbers')
     for k, v in new.items(): object.__setattr__(r, k, v)
     _together(r)
 

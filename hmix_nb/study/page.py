@@ -6,9 +6,11 @@
 __all__ = ['study_json', 'read_study', 'report_html', 'latex', 'rows_of', 'as_csv', 'write_report', 'report_dir', 'run_study',
            'scores_text', 'disagreements', 'short_report']
 
-# %% ../../nbs/79_study.page.ipynb #3e7445e2
+# %% ../../nbs/79_study.page.ipynb #ed41d543
 import base64, json, re
+from contextlib import suppress
 from dataclasses import fields, replace
+from datetime import timedelta
 from pathlib import Path
 import pandas as pd
 from fastcore.xml import Code, Details, Figcaption, Figure, Footer, H2, H3, Img, Li, P, Pre, Summary, Ul
@@ -16,13 +18,13 @@ from .. import __version__
 from ..core import write_atomic
 from ..figures import figure_bytes, figure_html, html_page, table_html
 from . import report as rep, sections as sec
-from .folder import read_rows, run_rows, set_aside
+from .folder import read_rows, run_rows, set_aside, study_folder
 from .recipe import (FORMAT, STATED, Arm, Claim, Published, Study, choices, from_dict, published,
                                   recipe_hash, reductions)
 from .summary import MEANING, METRICS, origins, tabular, tex
 from .tables import switches
 
-# %% ../../nbs/79_study.page.ipynb #188d0b24
+# %% ../../nbs/79_study.page.ipynb #323e2459
 def _lists(o): # JSON's lists as tuples, inside others, too
     if isinstance(o, list): return tuple(map(_lists, o))
     return {k: _lists(v) for k, v in o.items()} if isinstance(o, dict) else o
@@ -35,20 +37,27 @@ def study_json(
     study:Study, # Any
     command:str='', # What the reader types to repeat it
     tuned=None, # What was selected again: from `tune`, a table, or a dict of field (or 'ARM:FIELD') to value
+    starts=(), # Of each start, a dict: `runs` done, `jobs` side by side, `seconds` by the clock
 )->str: # JSON; recipes by their hash, as far as they differ from the defaults
     "Write down what was meant to run."
     plain = {f.name: getattr(study, f.name) for f in fields(Study) if f.name not in ('arms', 'full')}
     arms = [{f.name: getattr(a, f.name) for f in fields(Arm)} | dict(recipes=[recipe_hash(r) for r in a.recipes])
             for a in study.arms]
     cut = [list(o) for o in reductions(study).reset_index().itertuples(index=False)]
-    about = dict(format=FORMAT, version=__version__, command=command, reductions=cut, tuned=_plain(tuned))
+    about = dict(format=FORMAT, version=__version__, command=command, reductions=cut, tuned=_plain(tuned), starts=list(starts))
     recipes = {recipe_hash(r): choices(r) for r in study.recipes}
     return json.dumps(about | dict(study=plain, arms=arms, recipes=recipes), indent=1)
 
-# %% ../../nbs/79_study.page.ipynb #e6203158
+# %% ../../nbs/79_study.page.ipynb #613b0da8
+def _clock(starts, n): # how long one waited, start by start
+    runs = lambda k: f'{k} run{"s"*(k != 1)}'
+    each = [f'{runs(o["runs"])} in {timedelta(seconds=round(o["seconds"]))}, {o["jobs"]} side by side' for o in starts]
+    cut = n - sum(o['runs'] for o in starts)
+    return [f'By the clock: {"; ".join(each)}.' + f' {runs(cut)} more, of starts that were cut off.'*(cut > 0)]*bool(each)
+
 def read_study(
     out, # The folder of a study
-)->tuple: # The `Study`, and what else its file says: `command`, `reductions`, `tuned`, `version`
+)->tuple: # The `Study`, and what else its file says: `command`, `reductions`, `tuned`, `starts`, `version`
     "Read `study.json`; a folder that has none, or one of another recipe format, is refused."
     out, path = Path(out), Path(out)/'study.json'
     if not out.is_dir(): raise FileNotFoundError(f'out: {out} is no folder; allowed is one that `hmix run` has made')
@@ -61,7 +70,6 @@ def read_study(
     return _study(d, path)
 
 def _study(d, path):
-    by = f"was written by hmix_nb {d.get('version', 'unknown')}" if isinstance(d, dict) else 'is damaged'
     try:
         if d['format'] != FORMAT: raise ValueError(f"recipes of format {d['format']}; this version has format {FORMAT}")
         recipes = {k: from_dict(_lists(r)) for k, r in d['recipes'].items()}
@@ -70,18 +78,19 @@ def _study(d, path):
         arms = tuple(Arm(**_lists(a) | dict(recipes=tuple(recipes[k] for k in a['recipes']),
                                             published=tuple(Published(*p) for p in a['published']))) for a in d['arms'])
         said = {k: tuple(Claim(*c) for c in d['study'].get(k, ())) for k in STATED}
-        about = {k: d.get(k) for k in ('command', 'reductions', 'tuned', 'version')}
+        about = {k: d.get(k) for k in ('command', 'reductions', 'tuned', 'starts', 'version')}
         return Study(arms=arms, **_lists(d['study']) | said), about
     except (KeyError, TypeError, ValueError) as e:
-        this = f'hmix_nb {__version__} cannot read it: {type(e).__name__}, {e}'
-        raise ValueError(f'out: {path} {by}, and {this}') from None
+        why = e if type(e) is ValueError else f'it is damaged ({type(e).__name__}: {e})'
+        by = f"by hmix_nb {d.get('version', 'unknown')}; " if isinstance(d, dict) else ''
+        raise ValueError(f'out: {path} cannot be read: {why} ({by}this is hmix_nb {__version__})') from None
 
-# %% ../../nbs/79_study.page.ipynb #d3b02f27
+# %% ../../nbs/79_study.page.ipynb #49534175
 def _run_sections(study, rows, about):
     cut, tuned, (missing, failed) = about.get('reductions') or [], about.get('tuned'), sec.gaps(study, rows)
     told = f"{about.get('left')} more rows in the folder are left out: of other recipes, or damaged."
     left = [told]*bool(about.get('left'))
-    out = [H2('What was run'), Ul(*map(Li, sec.setting(study, rows, cut) + left))]
+    out = [H2('What was run'), Ul(*map(Li, sec.setting(study, rows, cut) + _clock(about.get('starts') or (), len(rows)) + left))]
     if failed: out += [H3('Failed'), Ul(*map(Li, failed))]
     if missing: out += [H3('Missing'), Ul(*map(Li, missing))]
     if cut:
@@ -118,7 +127,7 @@ def _details(study, rows, runs, about):
     text = '\n'.join(f'{recipe_hash(r)}  {json.dumps(choices(r))}' for r in study.recipes)
     return [H2('Details'), *out, fold('Every recipe, as far as it differs from the defaults', Pre(text))]
 
-# %% ../../nbs/79_study.page.ipynb #33436a43
+# %% ../../nbs/79_study.page.ipynb #3e27831f
 def _picture(path, caption):
     kind = {'svg': 'svg+xml'}.get(path.suffix[1:], path.suffix[1:])
     data = base64.b64encode(path.read_bytes()).decode()
@@ -127,7 +136,7 @@ def _picture(path, caption):
 def report_html(
     study:Study, # What was meant to run
     rows:pd.DataFrame, # What was done, one row a run, with `recipe`
-    about=None, # `command`, `reductions` and `tuned`, as from `read_study`; `None` has the study's reductions
+    about=None, # `command`, `reductions`, `tuned` and `starts`, as from `read_study`; `None` has the study's reductions
     *,
     drawn=None, # Figures with captions by name, from `draw_figures`; `None` draws them
     pictures=(), # (file, caption) of what the network was shown
@@ -172,8 +181,8 @@ def latex(
                       tabular(rep.score_table(study, runs, table, block)), r'\end{table}']
     return '\n'.join([f'% Made with hmix_nb {__version__}', *_HEAD, *parts, '', r'\end{document}', ''])
 
-# %% ../../nbs/79_study.page.ipynb #2815204b
-_SHOWN = {'labels.png': 'Blends on which people and mixup differ much, and the label that each labelling gives them.',
+# %% ../../nbs/79_study.page.ipynb #04f37993
+_SHOWN = {'labels.png': 'Blends on which people and mixup differ much, and the label that each labelling of the study gives them.',
           'answers.svg': 'What people, or simulated people, answered about the blends.'}
 
 def rows_of(
@@ -207,7 +216,12 @@ def _write(out, study, rows, about):
     write_atomic(out/'table.tex', latex(study, rows, about))
     return write_atomic(out/'report.html', report_html(study, rows, about, drawn=drawn, pictures=pictures))
 
-# %% ../../nbs/79_study.page.ipynb #f6258370
+# %% ../../nbs/79_study.page.ipynb #0b83bfca
+def _starts(out): # earlier ones
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        return [*json.loads((Path(out)/'study.json').read_text(encoding='utf-8'))['starts']]
+    return []
+
 def write_report(
     out, # The folder of the study
     study:Study, # What was meant to run
@@ -215,9 +229,10 @@ def write_report(
     *,
     command:str='', # What the reader types to repeat it
     tuned=None, # As for `study_json`
+    starts=(), # As for `study_json`
 )->Path: # The page
     "Write `report.html`, `rows.csv`, `table.tex`, `figures/*.svg` and `study.json` into `out`."
-    text = study_json(study, command, tuned)
+    text = study_json(study, command, tuned, starts)
     write_atomic(Path(out)/'study.json', text)
     return _write(out, study, rows, json.loads(text))
 
@@ -228,13 +243,14 @@ def report_dir(
     study, about = read_study(out)
     return _write(out, study, rows_of(study, out), about)
 
-# %% ../../nbs/79_study.page.ipynb #77d1c17f
+# %% ../../nbs/79_study.page.ipynb #7eaae63f
 def _show(study, out, root): # blends, and what people say of them; only this part of a report needs PyTorch
     r = next((r for r in study.recipes if r.labelling not in ('none', 'random', 'uniform')), None)
     if r is None: return
     from hmix_nb.study.run import material
     blends = material(r, root).stimuli
-    labels, answers = rep.plot_labels(blends, gamma=r.gamma)[0, 0].figure, rep.plot_answers(blends).figure
+    kinds = {o.labelling for o in study.recipes}
+    labels, answers = rep.plot_labels(blends, gamma=r.gamma, kinds=kinds)[0, 0].figure, rep.plot_answers(blends).figure
     write_atomic(Path(out)/'figures'/'labels.png', figure_bytes(labels, 'png'))
     write_atomic(Path(out)/'figures'/'answers.svg', figure_bytes(answers))
 
@@ -248,11 +264,14 @@ def run_study(
     **kwargs, # On to `run_rows`: n_jobs, device, backend, cluster, fresh, progress, run
 )->Path: # The report
     "Run what is not done yet, then write the report."
-    if not kwargs.get('fresh'): set_aside(out, (), {}) # rows of another format are refused before anything is written
-    write_atomic(Path(out)/'study.json', study_json(study, command, tuned)) # an unfinished folder can be reported, too
+    out, fresh = study_folder(out), kwargs.get('fresh')
+    if not fresh: set_aside(out, (), {}) # rows of another format are refused before anything is written
+    said = study_json(study, command, tuned, [] if fresh else _starts(out))
+    write_atomic(out/'study.json', said) # an unfinished folder can be reported, too
     rows = run_rows(study, out, root=root, **kwargs)
+    this = rows.attrs['start']
     if kwargs.get('run') is None: _show(study, out, root)
-    return write_report(out, study, rows, command=command, tuned=tuned)
+    return write_report(out, study, rows, command=command, tuned=tuned, starts=_starts(out) + [this]*bool(this['runs']))
 
 def scores_text(
     study:Study, # As for `run_study`

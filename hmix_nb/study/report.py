@@ -235,7 +235,7 @@ def plot_scores(
     _legend(fig, marks + [_mark('D', 'published', '.45', mfc='white', mew=1.4)]*(len(cells) > 0))
     return axs
 
-# %% ../../nbs/72_study.report.ipynb #680f4cd7
+# %% ../../nbs/72_study.report.ipynb #51a8d209
 CALM = .005 # Mean confidence less accuracy, below which a title does not call a net too sure or unsure
 
 def plot_reliability(
@@ -256,7 +256,7 @@ def plot_reliability(
         ax.plot(o.conf, o.accuracy, '-', color=PEOPLE, lw=1)
         ax.scatter(o.conf, o.accuracy, s=12 + 260*o.n/o.n.sum(), color=PEOPLE, alpha=.75, lw=0, clip_on=False)
         told = f'too {"sure" if gap > 0 else "unsure"} by {abs(gap):.2f}' if abs(gap) >= CALM else 'no gap on average'
-        describe(ax, f'{_short(name, 24)}: {told}', 'confidence', 'accuracy')
+        describe(ax, f'{_short(name)}: {told}', 'confidence', 'accuracy')
         ax.set(xlim=(0, 1), ylim=(0, 1), aspect='equal')
     for ax in axs.flat[len(names):]: ax.set_axis_off()
     for ax in axs.flat[:len(names)]: ax.label_outer()
@@ -282,7 +282,7 @@ def plot_attack(
     told = f'the loss is lowest with {_short(first)}' if first else 'no loss is lower than all others'
     return describe(ax, f'After the largest step, {told}', 'size of the FGSM step, in 1/255', 'loss, nats')
 
-# %% ../../nbs/72_study.report.ipynb #141566aa
+# %% ../../nbs/72_study.report.ipynb #70337b73
 def curve_points(
     study, # A `Study` with a `curve`
     runs:pd.DataFrame, # From `arm_rows`
@@ -304,36 +304,36 @@ def plot_curve(
         aside = .012*np.ptp(x)*x.duplicated().any() # intervals at one place stand side by side
         for i, (name, color, mark) in enumerate(zip(names, palette(len(names)), _MARKS)):
             o = t.loc[name].sort_index()
-            kw = dict(fmt=f'-{mark}', ms=5, capsize=3, elinewidth=.8, color=color, label=_short(name))
+            kw = dict(fmt=f'-{mark}', ms=5, capsize=3, elinewidth=.8, color=color, ecolor=(*color, .4), label=_short(name))
             ax.errorbar(o.index + aside*(i - (len(names)-1)/2), o['mean'], yerr=o.half, **kw)
         _zoom(ax, t['mean'], [*(t['mean'] - t.half), *(t['mean'] + t.half)], 'y')
         describe(ax, _panel(study, b, m) + _ahead(study, runs, m, c), study.curve[1], METRICS[m])
     _legend(fig, axs[0, 0].get_legend_handles_labels()[0])
     return axs
 
-# %% ../../nbs/72_study.report.ipynb #0c5aed4a
+# %% ../../nbs/72_study.report.ipynb #8167245b
 _COLORS = {'mixup': MIXUP, 'relabel': PEOPLE, 'relabel+omega': PEOPLE} # all others are controls, in grey
 
 def plot_labels(
     stimuli, # `mixing.stimuli.Stimuli`, blends with people's answers
     n:int=3, # How many blends
     gamma:float=.005, # As in the recipe
-): # The Axes, (n, 1 + 5)
-    "Draw the blends on which people and mixup differ most near the middle, with the five labels of each."
+    kinds=None, # Which labellings; `None` is all five
+): # The Axes, (n, 1 + labellings)
+    "Draw the blends on which people and mixup differ most near the middle, with the labels of each."
     from hmix_nb.mixing.stimuli import KINDS # PyTorch, which no other figure of a report needs
     t = stimuli.table
     picks = (t.lam_h-t.lam_f).abs().where(t.lam_f.between(.2, .8), -1).to_numpy().argsort()[::-1][:n]
-    x, labels = stimuli.images(), {k: stimuli.labels(k, gamma=gamma) for k in KINDS}
-    fig, axs = new_figure(n, 1+len(KINDS), size=(1.55, 1.6), squeeze=False)
-    for nth, (row, i) in enumerate(zip(axs, picks)):
-        s = t.iloc[i]
+    x, labels = stimuli.images(), {k: stimuli.labels(k, gamma=gamma) for k in KINDS if k in (kinds or KINDS)}
+    fig, axs = new_figure(n, 1+len(labels), size=(1.55, 1.6), squeeze=False)
+    for nth, (row, i, s) in enumerate(zip(axs, picks, t.iloc[picks].itertuples())):
         row[0].imshow(x[i].permute(1, 2, 0).numpy())
         row[0].set_axis_off()
         row[0].set_title(f'{s.lam_f:.0%} {s.class_a}, {1-s.lam_f:.0%} {s.class_b}', fontsize=8)
-        for ax, k in zip(row[1:], KINDS):
+        for ax, k in zip(row[1:], labels):
             ax.bar(range(labels[k].shape[1]), labels[k][i].numpy(), color=_COLORS.get(k, '.35'))
             ax.set(ylim=(0, 1), yticks=(0, .5, 1), xticks=(stimuli.a[i], stimuli.b[i]), xticklabels=(s.class_a[:5], s.class_b[:5]))
-            ax.tick_params(labelsize=7, labelleft=k == KINDS[0])
+            ax.tick_params(labelsize=7, labelleft=ax is row[1])
             if nth == 0: ax.set_title(k, fontsize=9, fontweight='bold')
     return axs
 

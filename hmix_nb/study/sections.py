@@ -6,7 +6,7 @@
 __all__ = ['is_scored', 'findings', 'levels', 'level_lines', 'gaps', 'setting', 'cautions', 'bullets', 'tables_of',
            'score_sections', 'claim_sections', 'draw_figures', 'every_score', 'score_details']
 
-# %% ../../nbs/76_study.sections.ipynb #4bf5ae6f
+# %% ../../nbs/76_study.sections.ipynb #9b096751
 from datetime import timedelta
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from fastcore.xml import Details, H2, H3, Li, P, Summary, Ul
 from ..figures import table_html
 from . import report as rep
 from .recipe import STATED, published, recipe_hash
-from .summary import ALIKE, METRICS, origin_lines, origins, plus_minus, summarise, tests_text
+from .summary import ALIKE, METRICS, last_rows, origin_lines, origins, plus_minus, summarise, tests_text
 
 # %% ../../nbs/76_study.sections.ipynb #4885feaa
 def _n(k, one, many=None): return f'{k} {one if k == 1 else many or one + "s"}'
@@ -46,7 +46,7 @@ def _claim_lines(study, t):
         if len(n) == 1: each = [f'{n.index[0]} in {"all " * (len(o) > 1)}{_n(len(o), "test")}']
         yield f'{text}: {", ".join(each)}.'
 
-# %% ../../nbs/76_study.sections.ipynb #bf661057
+# %% ../../nbs/76_study.sections.ipynb #95b5626c
 _FEW = 'With two seeds a difference has to be 12.7 standard errors large to count: few can, and one that does may be luck.'
 _WHAT = dict(orderings=('is lower', 'two-sided'), not_lower=('is not lower', 'one-sided'),
              equals=('does not differ', 'two one-sided'))
@@ -57,9 +57,8 @@ def findings(
     few:bool=True, # Say what two seeds are worth?
 )->list: # Tuples: a sentence, and sentences below it
     "Say first what came out."
-    none = 'No run has scores, so there is nothing to compare.'
+    out, none = [], 'No run has scores, so there is nothing to compare.'
     if not len(runs) or not is_scored(study, runs).any(): return [(none, [])]
-    out = []
     for kind in [k for k in STATED if getattr(study, k)]:
         t, (what, sided) = rep.tested_claims(study, runs, kind), _WHAT[kind]
         if not t.p.notna().any():
@@ -75,8 +74,8 @@ def findings(
     return out or [(_against(study, runs), [])]
 
 def _against(study, runs): # no claims: what differs from the baseline
-    nothing = f'There is nothing to test here{": see the curves below" * bool(study.curve)}.'
-    if study.baseline not in set(runs.arm) or runs.arm.nunique() < 2: return nothing
+    if study.curve: return 'The paper prints a figure without numbers, so no claim is tested: see the curves.'
+    if study.baseline not in set(runs.arm) or runs.arm.nunique() < 2: return 'Nothing is tested: it takes a baseline and one more row.'
     d = rep.differences(study, runs)
     clear = d[d.p_holm < .05]
     side = np.where(clear.difference < 0, 'lower', 'higher')
@@ -87,7 +86,7 @@ def _against(study, runs): # no claims: what differs from the baseline
     few = f' {_FEW}' if d.pairs.max() == 2 else ''
     return f'Of {_n(len(d), "difference")} to {study.baseline}, {found}.{few}'
 
-# %% ../../nbs/76_study.sections.ipynb #5e0be4da
+# %% ../../nbs/76_study.sections.ipynb #b56d1b30
 def levels(
     study, # A `Study`
     runs:pd.DataFrame, # From `arm_rows`
@@ -119,10 +118,10 @@ def level_lines(
     on = lambda b: f' ({b})' if len(study.blocks) > 1 else ''
     off = [f'{a}, {METRICS[m]}{on(b)}: {plus_minus(o, h)}, published {plus_minus(p, q)}'
            for a, b, m, o, h, p, q, _ in t[~t.same].itertuples(index=False)]
-    told = f'{t.same.sum()} of {_n(len(t), "mean")} differ from the published one by no more than both intervals allow.'
+    told = f'{t.same.sum()} of {_n(len(t), "mean")} agree with the published ones, within both intervals; {len(off)} do not.'
     return [(told, off)]*bool(len(t))
 
-# %% ../../nbs/76_study.sections.ipynb #84510cdf
+# %% ../../nbs/76_study.sections.ipynb #a3bc949b
 def gaps(
     study, # A `Study`
     rows:pd.DataFrame, # What was done, with `recipe`, and `error` where a run failed
@@ -157,10 +156,10 @@ def setting(
         alone = f', {done.train_seconds.median():.0f} s of it training' if have('train_seconds') else ''
         speed = f' at {done.images_per_s.median():,.0f} images/s' if alone and have('images_per_s') else ''
         total = timedelta(seconds=round(float(done.seconds.sum())))
-        out.append(f'A run took {done.seconds.median():.0f} s (median){alone}{speed}; all together {total}.')
+        out.append(f'A run took {done.seconds.median():.0f} s (median){alone}{speed}; summed over runs, that is {total}.')
     return out + origin_lines(done)
 
-# %% ../../nbs/76_study.sections.ipynb #2b65b855
+# %% ../../nbs/76_study.sections.ipynb #45656f20
 def cautions(
     study, # A `Study`
     rows:pd.DataFrame, # What was done
@@ -183,8 +182,8 @@ def cautions(
     strange = [o for o in kinds['source'] if not o.startswith('original')]
     if strange and any(r.data == 'h-mix' for r in study.recipes):
         out.append(f'Stand-in data, not the original images: {"; ".join(strange)}.')
-    stand = [o for o in kinds['corruption_source'] if 'stand-in' in o]
-    if stand and 'c_ce' in done: out.append(f'Stand-in corruptions, not CIFAR-10-C: {"; ".join(stand)}.')
+    if 'c_ce' in done and (stand := [o for o in kinds['corruption_source'] if 'stand-in' in o]):
+        out.append(f'Stand-in corruptions, not CIFAR-10-C: {"; ".join(o.split(", ")[0] for o in stand)}.')
     scores = done.reindex(columns=[c for *_, c in rep.columns_of(study)]).apply(pd.to_numeric, errors='coerce')
     if lack := int((~np.isfinite(scores.astype(float))).any(axis=1).sum()):
         out.append(f'Of {_n(lack, "run")} that ended well, a score is missing or no number; it is left out.')
@@ -274,7 +273,7 @@ def _tested(study, t, kind): # how, in words
             f'{100*study.margin:g} % of the score that is printed for the second arm, or of ours where none is. '
             '"Undecided": neither this nor a difference from 0 can be told.' + after)
 
-# %% ../../nbs/76_study.sections.ipynb #d223e359
+# %% ../../nbs/76_study.sections.ipynb #d0467600
 _CAPTIONS = dict(
     forest='Differences to {} over seeds; hollow marks, where there are any, are those of the printed means. The '
            'titles count what can be told from 0 after correction; an interval that leaves out 0 need not count.',
@@ -298,11 +297,12 @@ def draw_figures(
     if study.baseline in set(scored.arm) and scored.arm.nunique() > 1:
         add('forest', rep.plot_forest(study, scored), _CAPTIONS['forest'].format(study.baseline))
     if not study.curve: add('scores', rep.plot_scores(study, scored), _CAPTIONS['scores'])
+    last, alone = (last_rows(scored, study.curve[0]), ' Of each curve, its last place alone.') if study.curve else (scored, '')
     for block, prefix in study.blocks.items():
         where = f' on {block}' if len(study.blocks) > 1 else ''
-        axs = rep.plot_reliability(scored, f'{prefix}reliability')
-        add(f'reliability_{prefix}'.strip('_'), axs, f'Reliability{where}: {_CAPTIONS["reliability"]}')
-    add('attack', rep.plot_attack(scored, pair=rep.pair_of(study)), _CAPTIONS['attack'])
+        axs = rep.plot_reliability(last, f'{prefix}reliability')
+        add(f'reliability_{prefix}'.strip('_'), axs, f'Reliability{where}: {_CAPTIONS["reliability"]}{alone}')
+    add('attack', rep.plot_attack(last), _CAPTIONS['attack'] + alone)
     return out
 
 # %% ../../nbs/76_study.sections.ipynb #dc524a1a

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['METRICS', 'MEANING', 'HIGHER', 'PAIR', 'UNIT', 'VERDICTS', 'MARGIN_VERDICTS', 'ORIGIN', 'ALIKE', 'half_width',
            'summarise', 'difference', 'holm', 'paired', 'verdict', 'orderings', 'margin_p', 'within', 'leader',
-           'reliability', 'attack_curve', 'largest_step', 'origins', 'origin_lines', 'plus_minus', 'tests_text', 'tex',
-           'tabular']
+           'reliability', 'attack_curve', 'last_rows', 'largest_step', 'origins', 'origin_lines', 'plus_minus',
+           'tests_text', 'tex', 'tabular']
 
 # %% ../../nbs/69_study.summary.ipynb #c8db681b
 import json
@@ -240,7 +240,7 @@ def reliability(
     index = pd.MultiIndex.from_tuples(list(out), names=['arm', 'bin']) if out else None
     return pd.DataFrame(list(out.values()), index=index, columns=['conf', 'accuracy', 'n'])
 
-# %% ../../nbs/69_study.summary.ipynb #46470621
+# %% ../../nbs/69_study.summary.ipynb #5b5049cb
 def attack_curve(
     rows:pd.DataFrame, # One row a run
     column:str='attack_curve', # Lists of (eps, loss)
@@ -249,6 +249,14 @@ def attack_curve(
     pairs = [(arm, *o) for arm, lists in _lists(rows, column) for one in lists for o in one]
     t = pd.DataFrame(pairs, columns=['arm', 'eps', 'loss']).groupby(['arm', 'eps'], sort=False).loss
     return pd.DataFrame(dict(mean=t.mean(), half=t.apply(half_width), n=t.count())).astype(dict(half=float))
+
+def last_rows(
+    rows:pd.DataFrame, # One row a run, with `arm` and the name of its `row`
+    column:str, # What the x axis of a curve counts
+)->pd.DataFrame: # Those where an arm's `column` is largest, with `row` for `arm`
+    "Leave one place of each arm's curve, since places are settings of their own and not to be pooled."
+    x = pd.to_numeric(rows[column])
+    return rows[x == x.groupby(rows.arm).transform('max')].assign(arm=lambda o: o.row)
 
 def largest_step(
     rows:pd.DataFrame, # One row a run

@@ -34,7 +34,7 @@ def test_what_the_page_gets_holds_no_held_out_point_before_the_end():
     (dict(do='play', speed=9), "play: found an argument 'speed'; allowed: none"), (dict(do='reset', who=1), "reset: found an argument 'who'; allowed: what"),
     (dict(do='show', what='map'), 'show: on is not given'), (dict(do='set', speed=9), 'speed'), (dict(do='load'), 'load: text is not given'),
     (dict(do='load', text=5), 'text: found int'), (dict(do='arrow_commit', point=1, v=[1e200, 1e200]), 'below 1e+06'),
-    (dict(do='arrow_commit', point=1, v='x'), "vector: found 'x'; allowed are 2 finite numbers"), (dict(do='compare', runs=3), 'runs: found shape ()'),
+    (dict(do='arrow_commit', point=1, v='x'), "vector: found 'x'; allowed are 2 finite numbers"), (dict(do='compare', runs=3), 'runs: found 3; none is kept yet'),
     (dict(do='compare', runs=[3]), 'runs: found [3]; none is kept yet'), (dict(do='set', alpha='.5'), "alpha: found '.5'; allowed is a finite number in [0, 1]"),
     (dict(do='set', pace=[5]), 'pace: found [5]'), (dict(do='arrow_commit', point=1, v=[1, 0], omega='1'), "omega: found '1'"),
     (dict(do=['play']), 'do: ['), (dict(do='label', point=1, y=json.loads('['*200 + ']'*200)), '50 deep'), (dict(do='play', **{'x'*9999: 1}), 'play: found')])
@@ -111,18 +111,18 @@ def test_a_training_that_fails_is_said_and_can_be_reset():
         with torch.no_grad(): desk.trainer.nets.w1.fill_(float('nan'))
         assert not desk.act(dict(do='step'))['ok']
         desk.act(dict(do='play'))
-        n = 0
-        while True:
+        n, head = 0, dict(trouble=None)
+        while not head['trouble']: # the first frames are of before
             n, frame = desk.painter.after(n, 20)
-            if not (head := unpack(frame)[0])['running']: break
-        assert head['trouble'].startswith('loss: found nan at epoch 0')
+            head = unpack(frame)[0]
+        assert not head['running'] and head['trouble'].startswith('loss: found nan at epoch 0')
         assert desk.act(dict(do='reset'))['ok'] and desk.act(dict(do='step'))['ok'] and desk.trainer.epoch == 1 and desk.trainer.trouble is None
 
 @pytest.mark.parametrize('how', [dict(gamma=1e6), dict(loss='hinge', gamma=1e6, alpha=1), dict(loss='tip', alpha=1), dict(loss='sign'), dict(loss='cosine', alpha=1)])
 def test_training_stays_finite_under_extreme_arrows(how):
     session = made()
-    for v in ([1, 0], [-1, 0], [9e5, 9e5], [.06, 0]): session.do('arrow_commit', point=1, vector=v) # opposite, far away, just long enough
-    session.do('arrow_commit', point=2, d=[1e-30, 0])
+    for v in ([1, 0], [-1, 0], [9e5, 9e5], [.1, 0]): session.do('arrow_commit', point=1, vector=v) # opposite, far away, just long enough
+    session.do('arrow_commit', point=2, d=[1e-8, 0])
     session.do('arrow_commit', point=3, vector=[1, 0], omega=0)
     session.do('set', **how)
     with Desk(session, pace=0) as desk:
@@ -162,7 +162,7 @@ def test_what_strangers_send_to_the_server_ends_in_a_refusal():
                 c.sendall(f'GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n'
                           'Sec-WebSocket-Version: 13\r\n\r\n'.encode())
                 assert b'101' not in c.recv(200).split(b'\r\n')[0]
-        assert handle.session.events[-1]['event'] == 'load' and not handle.session.arrows # nothing of it is in the log
+        assert {e['event'] for e in handle.session.events} <= {'session', 'load', 'trained'} # nothing of it is in the log
 
 # ---- in a browser -------------------------------------------------------------------------------------------------------------------
 CHROMIUM = next((p for o in ('chromium', 'chromium-browser', 'google-chrome') if (p := shutil.which(o))), None)
@@ -288,6 +288,7 @@ def test_target_and_confidence_where_there_are_three_classes(browser):
         settled(page)
         assert menu.locator('option:disabled').get_attribute('value') == str(y)
         for k in (1, 2):
+            page.mouse.click(*place(page, a)) # the point, and no longer the arrow that was drawn last
             menu.select_option(str((y+k) % 3))
             drag(page, a, 60, -20*k)
             assert s.arrows[-1].target == (y+k) % 3 and s.arrows[-1].y == y

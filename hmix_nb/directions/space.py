@@ -123,7 +123,7 @@ class Session:
             if event == 'arrow_move': return self._move(args['vector'])
             entry = {'event': event, 't_ms': self.clock()} | _plain(args, event in ('trained', 'run'))
             state, message, facts = happen(self.state, entry)
-            entry |= _plain(facts)
+            entry = _finite(entry | _plain(facts))
             if self.log is not None: self.log.append(entry)
             self._take(state, entry)
             return message
@@ -142,6 +142,11 @@ def _plain(o, nan=False, deep=50): # as JSON gives it back, so that a session an
     if isinstance(o, np.generic): o = o.item()
     if nan and isinstance(o, float) and not np.isfinite(o): return None # the loss of a training that failed
     return o if o is None or isinstance(o, (str, bool, int, float)) else str(o)
+
+def _finite(entry): # what JSON can hold, also in fields that nothing else looks at
+    try: json.dumps(entry, allow_nan=False)
+    except ValueError: raise ValueError(f"{entry['event']}: found nan or inf ; allowed are finite numbers") from None
+    return entry
 
 @patch
 def _move(self:Session, vector): # while dragging: shown, and neither logged nor part of the state

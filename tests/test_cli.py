@@ -166,7 +166,7 @@ def test_the_direction_study_runs_by_its_command_and_does_what_is_left(tmp_path)
     rows = pd.read_csv(tmp_path/'o'/'rows.csv')
     assert len(rows) == 80 and (rows.accuracy != .5).sum() == 6 and rows.accuracy[-6:].between(.4, 1).all()
     page = (tmp_path/'o'/'report.html').read_text(encoding='utf-8')
-    assert '37 jobs in 37 s of work on a machine that was not noted' in page and '3 jobs in' in page
+    assert '37 jobs, 37 s in all, on a machine that was not noted' in page and '3 jobs, ' in page
 
 @pytest.mark.skipif(os.name == 'nt', reason='signals of POSIX')
 @pytest.mark.parametrize('sig', [signal.SIGINT, signal.SIGTERM])

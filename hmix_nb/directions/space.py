@@ -179,7 +179,7 @@ def __repr__(self:Session):
     s, idle = self.state, len(self.state.arrows) - len(self.active)
     return (f'Session({s.session!r}, {s.source["dataset"] if s.source else "no data"}, {len(s.arrows)} arrow{"s"*(len(s.arrows) != 1)}'
             f'{f" ({idle} without effect, by the labels that there are now)"*(idle > 0)}, '
-            f'{len(s.given)} labels given, {len(self.events)} events)')
+            f'{len(s.given)} label{"s"*(len(s.given) != 1)} given, {len(self.events)} events)')
 
 # %% ../../nbs/90_directions.space.ipynb #aa21ef82
 def replay(

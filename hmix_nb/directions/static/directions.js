@@ -299,7 +299,7 @@ export class Desk {
   }
   name(a) {
     return `${show(Math.atan2(a.d[1], a.d[0]) * DEG, 0)}°, ${a.r == null ? 'no length' : `length ${show(a.r)}`}, towards ${this.state.classes[a.target]}, ${Math.round(100 * a.omega)} % sure` +
-      (this.idle(a) ? `; no effect, it was drawn for a point of class ${this.state.classes[a.y]}` : '');
+      (this.idle(a) ? `; no effect: drawn for class ${this.state.classes[a.y]}` : '');
   }
   next(step) {
     const n = this.state.points.length;

@@ -56,6 +56,28 @@ def test_a_loaded_session_goes_on_in_a_file_of_its_own(tmp_path):
             said = desk.act(dict(do='load', text=bad))
             assert not said['ok'] and said['say'] and said['state'] == before
 
+def test_sessions_of_other_sizes_are_loaded_while_nets_train(caplog):
+    texts = []
+    for n in (12, 60):
+        other = made(n=n)
+        for i in range(12): other.do('arrow_commit', point=i, vector=(.5, .1*i))
+        texts.append(''.join(json.dumps(e) + '\n' for e in other.events))
+    with Desk(made(), pace=0) as desk:
+        for i in range(30):
+            desk.act(dict(do='play'))
+            assert desk.act(dict(do='load', text=texts[i % 2]))['ok'] and desk.trainer.trouble is None and desk.trainer.epoch == 0
+    assert not caplog.records
+
+def test_a_huge_log_is_loaded_and_goes_on(tmp_path):
+    other = made(n=100)
+    select = [dict(event='select', t_ms=i, point=i % 100) for i in range(20_000)]
+    for i in range(400): other.do('arrow_commit', point=i % 100, vector=(.5, .001*i))
+    text = ''.join(json.dumps(e) + '\n' for e in other.events + select)
+    with Desk(made(tmp_path/'log')) as desk:
+        said = desk.act(dict(do='load', text=text))
+        assert said['say'] == 'Loaded: 400 arrows.' and len(Log.read(tmp_path/'log-1')) == len(other.events) + 20_000
+        assert desk.act(dict(do='undo'))['ok'] and replay(tmp_path/'log-1') == desk.session and len(desk.session.arrows) == 399
+
 def test_a_server_killed_hard_has_lost_nothing_that_it_acknowledged(tmp_path):
     code = ("import sys, time; from hmix_nb.directions.space import Session; from hmix_nb.directions.ui import serve\n"
             "s = Session('ann', sys.argv[1]); s.do('load', dataset='xor', n=20, seed=0); h = serve(s, pace=0, quiet=True); print(h.url, flush=True); time.sleep(60)")

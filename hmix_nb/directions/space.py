@@ -50,10 +50,10 @@ class Log:
         self._checked = False
 
     def append(self,
-        event:dict, # What JSON can hold
+        *events:dict, # What JSON can hold; mostly one
     ):
-        "Write an event, and wait until it is on the disk; a file that others have written to is left alone."
-        line = (json.dumps(event, allow_nan=False, ensure_ascii=False) + '\n').encode()
+        "Write events, and wait until they are on the disk; a file that others have written to is left alone."
+        lines = ''.join(json.dumps(e, allow_nan=False, ensure_ascii=False) + '\n' for e in events).encode()
         found = self.path.stat().st_size if self.path.exists() else 0
         if self.size not in (None, found):
             raise ValueError(f'log: {self.path.name} has {found} bytes, not the {self.size} of before: another session or desk writes '
@@ -62,7 +62,7 @@ class Log:
         with open(self.path, 'ab') as f:
             self.size = f.tell()
             try:
-                f.write(line)
+                f.write(lines)
                 f.flush()
                 os.fsync(f.fileno())
             except OSError: # such as a full disk: half a line is none

@@ -130,10 +130,12 @@ def run_epochs(self:Trainer, n:int=1):
     self.ask(act)
 
 @patch
-def reset(self:Trainer):
+def reset(self:Trainer,
+    session:Session|None=None, # Another one, from now on
+):
     "Forget what was learned, and take the session's data as they are."
     def act():
-        self.todo, self.trouble = 0, None
+        self.session, self.todo, self.trouble = session or self.session, 0, None
         self.build()
         self.show()
     self.ask(act)

@@ -184,12 +184,12 @@ def take_over(self:Desk,
     if old.log is not None:
         at = old.log.path
         new.log = Log(next(p for i in range(1, 10_000) if not (p := at.with_name(f'{at.stem}-{i}{at.suffix}')).exists()))
-        for e in new.events: new.log.append(e)
+        new.log.append(*new.events)
     last, now = max((e.get('t_ms') or 0. for e in new.events), default=0.), old.clock
     start = now()
     new.clock = lambda: round(last + now() - start, 1)
-    self.session = self.trainer.session = new
-    self.trainer.reset()
+    self.session = new
+    self.trainer.reset(new)
 
 # %% ../../nbs/93_directions.ui.ipynb #0263a20e
 def _commit(desk):

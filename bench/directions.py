@@ -6,8 +6,13 @@ fastai `Learner`; a step is all that `fit` does for a batch. Goals: at most 2.0 
 times with one arrow. The callback draws a quarter of a batch's arrows for each step (`n`), so that every arrow has its turn in
 four steps; the rows with n = 128 show what it costs to draw as many arrows as samples, of which no goal is judged. The ratio
 is that within a round, in random order; its median counts. On a CPU it is one of processor time, all threads together. Ends
-with status 1 if a goal is missed."""
-import argparse, platform, random, statistics, sys, time
+with status 1 if a goal is missed.
+
+`--desk` serves a desk (moons, 100 points, ten arrows, five nets, map of 100 x 100) and counts epochs and redraws while it trains as
+fast as it goes: with nothing painted, painted but with nobody there, and with a page that takes each frame, in a process of its own:
+chromium where there is one, else a client that only fetches. Goals: at least 5 redraws a second on the page, and no more than .1 s
+between two epochs in 99 of 100 cases, so that training is not blocked."""
+import argparse, math, platform, random, shutil, statistics, subprocess, sys, threading, time
 
 import torch
 from fastai.callback.core import Callback
@@ -42,17 +47,105 @@ def cnn(act, width, norm=True):
         c = w
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c, 10))
 
+REDRAWS, WAIT = 5, .1 # a second at least; seconds at most, 99 % of the time
+
+FETCH = '''
+import json, struct, sys, httpx
+n, last = 0, ''
+with httpx.Client(timeout=30) as client:
+    while True:
+        r = client.get(sys.argv[1] + f'/frame?after={last}')
+        if r.status_code == 200:
+            size, = struct.unpack_from('<I', r.content)
+            n, last = n+1, json.loads(r.content[4:4+size])['frame']
+        print(n, flush=True)'''
+
+BROWSE = '''
+import sys
+from playwright.sync_api import sync_playwright
+with sync_playwright() as p, p.chromium.launch(executable_path=sys.argv[2], args=['--no-sandbox']) as browser:
+    page = browser.new_page(viewport=dict(width=1280, height=860))
+    page.goto(sys.argv[1])
+    page.wait_for_function("() => document.querySelector('[data-directions]')?.desk?.frame")
+    while True:
+        page.wait_for_timeout(100)
+        print(page.evaluate("document.querySelector('[data-directions]').desk.drawn"), flush=True)'''
+
+class Viewer:
+    "A page in another process, and how often it has drawn."
+    def __init__(self, url):
+        self.browser = next((p for o in ('chromium', 'chromium-browser', 'google-chrome') if (p := shutil.which(o))), None)
+        try: import playwright
+        except ImportError: self.browser = None
+        code = [BROWSE, url, self.browser] if self.browser else [FETCH, url]
+        self.p, self.n = subprocess.Popen([sys.executable, '-c', *code], stdout=subprocess.PIPE, text=True), 0
+        self.thread = threading.Thread(target=self.read, daemon=True)
+        self.thread.start()
+        limit = time.monotonic() + 60
+        while self.n < 1 and time.monotonic() < limit: time.sleep(.05)
+    def read(self):
+        for line in self.p.stdout: self.n = int(line)
+    def __enter__(self): return self
+    def __exit__(self, *_):
+        self.p.terminate()
+        self.p.wait(20)
+
+def desk(o):
+    from hmix_nb.directions.space import Oracle, Session
+    from hmix_nb.directions.ui import serve
+    torch.set_num_threads(o.threads)
+    s = Session()
+    s.do('load', dataset='moons', n=100, biased=True)
+    for a in Oracle('moons').annotate(s.points)[:10]: s.do('arrow_commit', point=a.point, d=a.d, r=a.r)
+    with serve(s, pace=o.pace, quiet=True) as handle:
+        t, times = handle.desk.trainer, []
+        one, every = t.one, t.every
+        def timed():
+            one()
+            times.append(time.perf_counter())
+        t.one = timed
+        handle.desk.act(dict(do='play'))
+        def rate(page=None):
+            time.sleep(.5)
+            del times[:-1]
+            n, shown, at = t.painter.n, page.n if page else 0, time.perf_counter()
+            time.sleep(o.seconds)
+            past, done = time.perf_counter()-at, list(times)
+            gaps = sorted(b-a for a, b in zip(done, done[1:]))
+            return len(gaps)/past, (t.painter.n-n)/past, ((page.n if page else 0)-shown)/past, gaps[int(.99*len(gaps))], gaps[-1]
+        found = {}
+        for _ in range(o.rounds):
+            t.every = math.inf
+            found.setdefault('nothing painted', []).append(rate())
+            t.every = every
+            found.setdefault('painted, nobody there', []).append(rate())
+            with Viewer(handle.url) as page:
+                found.setdefault('a page in chromium' if page.browser else 'a client that fetches', []).append(rate(page))
+    print(f'desk, {platform.machine()}, torch with {torch.get_num_threads()} threads; {o.rounds} rounds of {o.seconds:g} s, medians')
+    print(f"{'':24}{'epochs/s':>10}{'frames/s':>10}{'redraws/s':>11}{'wait 99 %, ms':>15}{'longest, ms':>13}")
+    for k, rows in found.items():
+        e, f, r, w, longest = map(statistics.median, zip(*rows))
+        print(f'{k:24}{e:10.1f}{f:10.1f}{r:11.1f}{1000*w:15.1f}{1000*longest:13.1f}')
+    missed = [f'{r:.1f} redraws a second']*(r < REDRAWS) + [f'{w:.2f} s between two epochs']*(w > WAIT)
+    print(f"goals {'not met: ' + '; '.join(missed) if missed else 'met'}")
+    return int(bool(missed))
+
 def main(argv=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    p.add_argument('--rounds', type=int, default=15)
+    p.add_argument('--rounds', type=int, help='default 15, at the desk 3')
     p.add_argument('--batches', type=int, default=5, help='per round and callback, of which the first does not count')
     p.add_argument('--act', choices=ACTS, default='silu')
     p.add_argument('--width', type=int, default=32, help='channels of the first convolution; the others have twice as many')
     p.add_argument('--preact', action='store_true', help='preact_small: many layers of little work, so that one arrow weighs more')
     p.add_argument('--no-norm', action='store_true', help='without batch norm')
     p.add_argument('--threads', type=int, default=1, help='of torch, on a CPU')
+    p.add_argument('--desk', action='store_true', help='redraws and epochs of the desk instead')
+    p.add_argument('--seconds', type=float, default=4, help='of a round at the desk')
+    p.add_argument('--pace', type=float, default=0, help='epochs a second at most, at the desk; 0 is as fast as it goes')
     o = p.parse_args(argv)
+    o.rounds = o.rounds or (3 if o.desk else 15)
+    if o.desk: return desk(o)
     gpu = torch.device(o.device).type == 'cuda'
     if not gpu: torch.set_num_threads(o.threads)
     n, g = 128*o.batches, torch.Generator().manual_seed(0)

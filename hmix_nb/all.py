@@ -30,8 +30,8 @@ from .softlabels.simulate import *
 from .softlabels.blends import *
 from .softlabels.goodness import *
 from .softlabels.blendcheck import *
-import hmix_nb.analysis.midpoint, hmix_nb.analysis.prediction, hmix_nb.analysis.recovery, hmix_nb.analysis.labels
-import hmix_nb.analysis.report, hmix_nb.elicit.owner, hmix_nb.analysis as analysis
+import hmix_nb.analysis.midpoint, hmix_nb.analysis.prediction, hmix_nb.analysis.recovery, hmix_nb.analysis.labels, hmix_nb.elicit.owner
+import hmix_nb.analysis.report, hmix_nb.directions.ui, hmix_nb.analysis as analysis, hmix_nb.directions as directions
 from .evaluation.scores import *
 from .evaluation.attack import *
 from .evaluation.corruption import *

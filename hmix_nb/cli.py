@@ -183,16 +183,19 @@ def _run_parser(sub, root):
 
 # %% ../nbs/98_cli.ipynb #d1r3ct12
 def draw(
-    args, # Parsed: `log`, `dataset`, `n`, `seed`, `unbiased`, `annotator`, `host`, `port`
+    args, # Parsed: `log`, `dataset`, `n`, `seed`, `biased`, `annotator`, `host`, `port`
 )->int: # What the shell sees: 0
     "Serve the desk where arrows are drawn; where the log is there already, go on with it."
-    from hmix_nb.directions.space import Session, resume # torch
-    from hmix_nb.directions.ui import serve
+    from hmix_nb.directions.space import open_session
+    from hmix_nb.directions.ui import serve # torch
     from hmix_nb.elicit.command import _until_stopped
-    if os.path.exists(args.log): session = resume(args.log)
-    else:
-        session = Session(args.annotator, args.log)
-        session.do('load', dataset=args.dataset, n=args.n, seed=args.seed, biased=not args.unbiased)
+    asked = {k: v for k in ('dataset', 'n', 'seed', 'biased') if (v := getattr(args, k)) is not None}
+    session = open_session(args.log, args.annotator, **dict(dataset='moons', n=30, seed=0, biased=True) | asked)
+    has = dict(n=100, seed=0, biased=False) | session.source
+    if other := [k for k in asked if asked[k] != has[k]]:
+        k = other[0]
+        raise ValueError(f'{k}: found {asked[k]!r}, and {args.log} has {has[k]!r}; allowed is that, or another LOG')
+    if len(session.events) > 2: print(f'Going on with {session}.')
     handle = serve(session, host=args.host, port=args.port)
     print(f'Kept in {args.log}. Ctrl-C ends it.', flush=True)
     _until_stopped(handle)
@@ -203,10 +206,11 @@ def _draw_parser(sub):
     each = p.add_subparsers(dest='what', metavar='WHAT', required=True)
     d = each.add_parser('serve', help='serve the desk', description=draw.__doc__)
     d.add_argument('log', metavar='LOG', help='file of the session, such as ann.jsonl')
-    d.add_argument('--dataset', default='moons', help='moons, circles, xor or blobs; default moons')
-    d.add_argument('-n', type=int, default=30, help='labelled points; default 30')
-    d.add_argument('--seed', type=int, default=0, metavar='N', help='of the points; default 0')
-    d.add_argument('--unbiased', action='store_true', help='points from everywhere; else one region has none')
+    d.add_argument('--dataset', help='moons, circles, xor or blobs; default moons')
+    d.add_argument('-n', type=int, help='labelled points; default 30')
+    d.add_argument('--seed', type=int, metavar='N', help='of the points; default 0')
+    d.add_argument('--unbiased', dest='biased', action='store_false', default=None,
+                   help='points from everywhere; else one region has none')
     d.add_argument('--annotator', default='', metavar='NAME', help='who draws')
     d.add_argument('--host', default='127.0.0.1', help='where to listen; default 127.0.0.1, this computer alone')
     d.add_argument('--port', type=int, default=8000, metavar='N', help='default 8000; 0 takes any that is free')

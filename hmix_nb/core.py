@@ -39,7 +39,8 @@ def check_name(
     if value in allowed: return value
     allowed = list(map(str, allowed))
     shown = ', '.join(allowed[:30]) + (f', … ({len(allowed)} in all)' if len(allowed) > 30 else '')
-    raise ValueError(f"{arg}: {value!r} is unknown.{did_you_mean(value, allowed)} Allowed: {shown}")
+    found = repr(value) if len(repr(value)) < 100 else f'{repr(value)[:90]} …'
+    raise ValueError(f"{arg}: {found} is unknown.{did_you_mean(value, allowed)} Allowed: {shown}")
 
 # %% ../nbs/00_core.ipynb #6fa0c227
 def _within(lo, hi): # in words, for a message
@@ -54,7 +55,7 @@ def check_range(
 ): # `value`, unchanged
     "Return `value` if all of it is finite and in [`lo`, `hi`]; a `ValueError` names the first bad entry."
     try: a = np.asarray(value.detach().cpu().double() if hasattr(value, 'detach') else value, dtype=float) # bfloat16 too
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError): # an integer that no float can be
         found = repr(value) if len(repr(value)) < 60 else f'{repr(value)[:50]} …'
         raise ValueError(f'{arg}: found {found}; allowed are numbers{_within(lo, hi)}') from None
     bad = ~np.isfinite(a) | (a < lo) | (a > hi)
@@ -75,7 +76,9 @@ def check_whole(
     "Return `value` as integers if all of it is whole and in [`lo`, `hi`]; a `ValueError` names the first bad entry."
     try: a = np.asarray(value.detach().cpu() if hasattr(value, 'detach') else value)
     except (TypeError, ValueError): a = np.array(None) # rows of unequal length
-    if a.dtype == object and all(isinstance(o, Real) and not isinstance(o, bool) for o in a.flat): a = a.astype(float)
+    if a.dtype == object and all(isinstance(o, Real) and not isinstance(o, bool) for o in a.flat):
+        try: a = a.astype(float)
+        except OverflowError: pass # an integer that no float can be
     allowed = f'whole numbers{_within(lo, hi)}'
     if a.dtype.kind not in 'iuf':
         found = ' '.join(repr(value).split())
@@ -83,10 +86,10 @@ def check_whole(
     if ndim is not None and a.ndim != ndim:
         shape = {0: 'one number', 1: 'a list'}.get(ndim, f'{ndim} dimensions')
         raise ValueError(f'{arg}: found shape {a.shape}; allowed is {shape}, of {allowed}')
-    part = check_range(a, lo, hi, arg) % 1 != 0
-    if not part.any(): return a.astype(np.int64)
-    where = f' at position {tuple(map(int, np.argwhere(part)[0]))}' if a.ndim else ''
-    raise ValueError(f'{arg}: found {float(a[part].flat[0])!r}{where}; allowed are {allowed}')
+    part, big = check_range(a, lo, hi, arg) % 1 != 0, np.abs(a.astype(float)) >= 2.**63 # beyond int64
+    if not (bad := part | big).any(): return a.astype(np.int64)
+    where = f' at position {tuple(map(int, np.argwhere(bad)[0]))}' if a.ndim else ''
+    raise ValueError(f'{arg}: found {float(a[bad].flat[0])!r}{where}; allowed are {allowed}{", below 2**63"*bool(big.any())}')
 
 # %% ../nbs/00_core.ipynb #8f2689fa
 def check_lengths(

@@ -1,6 +1,7 @@
 "The command line: every bad value ends in one line and a code, what was run is said, and nothing is slow that need not be."
-import json, os, shlex, shutil, signal, subprocess, sys, time
+import json, os, shlex, shutil, signal, socket, subprocess, sys, time
 from dataclasses import asdict, replace
+import httpx
 import pandas as pd
 import pytest
 from hmix_nb.cli import main
@@ -119,6 +120,63 @@ def test_a_run_that_fails_is_said_and_ends_with_1(capsys, tmp_path):
     err = capsys.readouterr().err
     assert 'hmix: 1 of 2 runs failed: ' in err and 'the same command tries them again' in err
     assert main(['report', out]) == 1
+
+@pytest.mark.skipif(os.name == 'nt', reason='signals of POSIX')
+def test_the_desk_is_served_stopped_and_goes_on(tmp_path):
+    def served(*argv):
+        return subprocess.Popen([*HMIX, 'directions', 'serve', 'a.jsonl', '--port', '0', *argv], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                env=os.environ | dict(PYTHONUNBUFFERED='1'))
+    def ended(p):
+        p.send_signal(signal.SIGTERM)
+        out, err = p.communicate(timeout=60)
+        assert p.returncode == 0 and 'Traceback' not in err, err
+        return out
+    p = served('--dataset', 'xor', '-n', '12', '--seed', '3', '--annotator', 'ann')
+    try:
+        url = p.stdout.readline().split()[-1]
+        with httpx.Client(timeout=30) as client:
+            page = client.get(url)
+            assert page.status_code == 200 and 'data-directions' in page.text
+            csrf = page.text.split('data-csrf="')[1].split('"')[0]
+            said = client.post(url + '/do', data=dict(csrf=csrf, say='{"do": "arrow_commit", "point": 3, "v": [0.5, 0.5]}')).json()
+            assert said['ok'] and len(said['state']['points']) == 12
+        assert 'Kept in a.jsonl' in p.stdout.readline()
+        ended(p)
+        p = served('--seed', '3')
+        assert 'Going on with Session(' in (first := p.stdout.readline()) and 'xor, 1 arrow,' in first
+        url = p.stdout.readline().split()[-1]
+        assert httpx.get(url, timeout=30).status_code == 200
+        ended(p)
+    finally:
+        p.kill()
+        p.wait()
+
+def test_a_desk_that_cannot_be_is_one_line(capsys, tmp_path):
+    log = tmp_path/'a.jsonl'
+    serve = lambda *argv: refused(capsys, 'directions', 'serve', str(log), *argv)
+    assert "name: 'moon' is unknown. Did you mean 'moons'" in serve('--dataset', 'moon')
+    assert 'n: found 0' in serve('-n', '0')
+    with socket.create_server(('127.0.0.1', 0)) as s: assert 'try another, or 0' in serve('--port', str(s.getsockname()[1])) # the log is there from now on
+    assert 'seed: found 5, and ' in serve('--seed', '5') and "dataset: found 'xor', and " in serve('--dataset', 'xor')
+    assert 'try another' in serve('--port', '99999')
+    log.write_text('no log\n')
+    assert 'log: line 1 is no event' in serve()
+
+def test_the_direction_study_runs_by_its_command_and_does_what_is_left(tmp_path):
+    from hmix_nb.directions.command import DIRECTIONS, job_path, jobs_of
+    jobs = jobs_of(DIRECTIONS['direction-2d'], quick=True, seeds=2)
+    (tmp_path/'o'/'rows').mkdir(parents=True)
+    for o in jobs[:-3]: # all that is there already is made up; the last three are run
+        rows = [{k: o[k] for k in ('pool', 'set', 'arm', 'oracle', 'n', 'k')} | dict(lr=.01, decay=0., alpha=0., gamma=0., seed=i, accuracy=.5, nll=1., drawn=12) for i in range(2)]
+        job_path(tmp_path/'o', 'direction-2d', o).write_text(json.dumps(dict(rows=rows, seconds=1.)))
+    argv = [*HMIX, 'run', 'direction-2d', '--quick', '--seeds', '2', '--jobs', '1', '--out', 'o']
+    p = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True)
+    assert p.returncode == 0, p.stderr
+    assert 'Reduced: 40 jobs with 2 seeds, in full 152 with 40.' in p.stdout and 'Open o' in p.stdout
+    rows = pd.read_csv(tmp_path/'o'/'rows.csv')
+    assert len(rows) == 80 and (rows.accuracy != .5).sum() == 6 and rows.accuracy[-6:].between(.4, 1).all()
+    page = (tmp_path/'o'/'report.html').read_text(encoding='utf-8')
+    assert '37 jobs, 37 s in all, on a machine that was not noted' in page and '3 jobs, ' in page
 
 @pytest.mark.skipif(os.name == 'nt', reason='signals of POSIX')
 @pytest.mark.parametrize('sig', [signal.SIGINT, signal.SIGTERM])

@@ -1,5 +1,5 @@
 "Arrows: the sets they are drawn in, sessions and their logs under all orders of events, losses, and the callback in real `Learner`s."
-import json, threading, warnings
+import json, re, threading, warnings
 import numpy as np, pandas as pd, pytest, torch
 import torch.nn.functional as F
 from fastai.callback.core import Callback
@@ -15,7 +15,8 @@ from fastai.torch_core import set_seed
 from hypothesis import given, settings, strategies as st
 from torch import nn
 from hmix_nb.directions.loss import KINDS, DirectionCB, DirectionLoss, Directions, margin, slope, total, violated
-from hmix_nb.directions.space import EVENTS, SETS, Arrow, Log, Oracle, Session, conflicts, make_set, replay, resume, truth
+from hmix_nb.directions.events import UNDO
+from hmix_nb.directions.space import EVENTS, SETS, Arrow, Log, Oracle, Session, conflicts, make_set, open_session, replay, resume, truth
 from hmix_nb.train.callbacks import HumanMixUp, MixMaxEntCB
 from hmix_nb.train.losses import SoftCrossEntropy
 
@@ -135,6 +136,36 @@ def test_nothing_happens_if_the_log_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr('os.fsync', full)
     with pytest.raises(OSError): s.do('arrow_commit', point=0, vector=(.5, 0))
     assert s.arrows == () and s.events[-1]['event'] == 'load'
+    monkeypatch.undo()
+    s.do('arrow_commit', point=1, vector=(.5, 0)) # there is room again
+    assert replay(tmp_path/'a.jsonl') == s and [a.point for a in s.arrows] == [1]
+
+def test_a_second_writer_is_refused_and_the_log_stays_whole(tmp_path):
+    first = started(log=tmp_path/'a.jsonl')
+    second = resume(tmp_path/'a.jsonl')
+    second.do('arrow_commit', point=0, vector=(.5, 0))
+    before = first.state
+    with pytest.raises(ValueError, match='log: a.jsonl has .* another session or desk writes to it'): first.do('arrow_commit', point=1, vector=(.5, 0))
+    assert first.state is before and replay(tmp_path/'a.jsonl') == second
+    second.do('undo')
+    (tmp_path/'a.jsonl').unlink() # nor does it go on in a file that has no beginning
+    with pytest.raises(ValueError, match='log: a.jsonl has 0 bytes'): second.do('redo')
+
+def test_the_lines_of_two_writers_are_no_session():
+    a, b = started(), started()
+    for s in (a, b): s.do('arrow_commit', point=0, vector=(.5, 0))
+    with pytest.raises(ValueError, match=r"log: event 4 \('arrow_commit'\): id: 0 was given before; have two sessions"): replay(a.events + b.events[2:])
+
+@pytest.mark.parametrize('cut', [0, 5, -3, -1])
+def test_a_session_goes_on_whatever_its_log_was_cut_to(tmp_path, cut):
+    path = tmp_path/'a.jsonl'
+    s = open_session(path, 'ann', dataset='moons', n=8)
+    data = path.read_bytes()
+    line = data.index(b'\n') + 1
+    for end in (cut % line, line + cut % (len(data)-line)): # within the first line, within the second
+        path.write_bytes(data[:end])
+        again = open_session(path, 'ann', dataset='moons', n=8)
+        assert np.array_equal(again.points.x, s.points.x) and again.annotator == 'ann' and replay(path) == again
 
 def test_threads_may_all_write(tmp_path):
     s = started(log=tmp_path/'a.jsonl')
@@ -171,6 +202,86 @@ def test_a_spoiled_log_names_its_event():
     for spoil, word in ((dict(target=s.arrows[0].y), 'target'), (dict(d=[1, 1]), 'd: found'), (dict(event='arrow'), 'event')):
         with pytest.raises(ValueError, match=rf'log: event 3 .*{word}'): replay(s.events[:2] + [s.events[2] | spoil])
     with pytest.raises(ValueError, match="allowed is 'session'"): replay(s.events[1:])
+
+NONSENSE = ['x', '5', '', True, None, [], [1], {}, dict(a=1), -1, 1.5, 1e30, 10**400, float('nan'), float('inf'), [[1], [1, 2]], [1, [2]], 'x'*99999,
+            json.loads('['*60 + ']'*60)]
+PYTHON = re.compile(r"object|supported|could not|invalid literal|unexpected|iterable|subscript|unhashable|argument of type|convert|recursion|'NoneType'")
+
+@pytest.mark.parametrize('event', [k for k in EVENTS if k != 'session'])
+def test_nonsense_is_refused_in_our_words_and_leaves_nothing(event):
+    good = dict(dataset='moons', n=8, point=0, y=1, id=0, vector=[.5, .1], target=None, omega=.5, what='map', runs=[0], name='a', epoch=1, model='m', accuracy=.5)
+    must, may = map(str.split, EVENTS[event])
+    for k in [*must, *may, 't_ms']:
+        s = started()
+        s.do('arrow_commit', point=0, vector=(.5, 0))
+        s.do('run', name='a', curve=[[1, .5]])
+        if event == 'scored': s.do('commit')
+        for bad in NONSENSE:
+            args = {o: good[o] for o in must if o in good} | {k: bad}
+            if event == 'arrow_commit': args = dict(point=0) | args
+            if event in ('arrow_commit', 'arrow_edit') and k != 'vector': args = dict(d=[1, 0]) | args
+            before, n = s.state, len(s.events)
+            try: s.do(event, **args)
+            except ValueError as e:
+                assert ': ' in str(e) and not PYTHON.search(str(e)) and len(str(e)) < 700, (k, bad, str(e)[:200])
+                assert s.state is before and len(s.events) == n
+        json.dumps(s.public(), allow_nan=False)
+        assert replay(json.loads(json.dumps(s.events, allow_nan=False))) == s and len(s.tidy()) == len(s.events) and len(s.cost()) == 3
+        for a in s.arrows: assert isinstance(a.omega, float) and isinstance(a.ms, float) and (a.r is None or 0 < a.r < 1e30)
+
+def test_a_length_below_nought_does_not_turn_an_arrow_round():
+    s = started()
+    with pytest.raises(ValueError, match='r: found -0.5'): s.do('arrow_commit', point=0, d=(1, 0), r=-.5)
+    with pytest.raises(ValueError, match='vector: found .*, below 1e.06 in size'): s.do('arrow_commit', point=0, vector=(1e308, 1e308))
+    assert not s.arrows
+
+def test_a_label_that_puts_arrows_out_of_effect_says_so(tmp_path):
+    s = started(log=tmp_path/'a.jsonl')
+    y = int(s.labels[2])
+    s.do('arrow_commit', point=2, vector=(.5, 0))
+    assert s.do('label', point=3, y=y) == s.do('label', point=2, y=y) == ''
+    said = s.do('label', point=2, y=1-y) # what the arrow aims at
+    assert 'aims at the class that the point has now: it is kept, and has no effect' in said
+    assert (len(s.arrows), s.active, s.conflicts().kind.tolist()) == (1, (), ['label'])
+    with pytest.raises(ValueError, match=f'target: found {1-y}, the label of the point'): s.do('arrow_edit', id=0, target=1-y)
+    assert 'no effect' in s.do('arrow_edit', id=0, vector=(.4, .4))
+    again = replay(tmp_path/'a.jsonl')
+    assert again == s and '1 arrow (1 without effect' in repr(again) and again.conflicts().kind.tolist() == ['label']
+    assert s.do('label', point=2, y=y) == '' and len(s.active) == 1
+    three = started(dataset='blobs', n_classes=3)
+    y = int(three.labels[0])
+    for k in (1, 2): three.do('arrow_commit', point=0, vector=(.5, .1*k), target=(y+k) % 3)
+    assert '2 arrows of this point were drawn for another label, 1 of them towards this one' in three.do('label', point=0, y=(y+1) % 3)
+
+def test_a_thousand_arrows_on_a_point_are_no_trouble():
+    s, y = started(), None
+    events = list(s.events)
+    for i in range(1000):
+        s.do('arrow_commit', point=0, vector=(.5*(-1)**i, .01))
+    assert len(s.conflicts()) == 500*500 and len(s.state.past) == UNDO
+    assert replay(s.events) == s and len(events) == 2
+
+@pytest.mark.parametrize('text, words', [
+    ('{"event": "session", "session": "s"}\n' + '['*100_000 + '\n', 'line 2 is no event'), ('\x00\xff\n', 'line 1 is no event'),
+    ('{"event": []}\n', 'first'), ('{"event": "session"}\n', 'session is not given'), ('{"event": "session", "session": 1}\n{"event": {}}\n', 'event 2'),
+    ('{"event": "session", "session": 1, "t_ms": "late"}\n', "t_ms: found 'late'")])
+def test_a_log_of_another_hand_is_refused_by_line(tmp_path, text, words):
+    (tmp_path/'a.jsonl').write_text(text)
+    with pytest.raises(ValueError, match=words): replay(tmp_path/'a.jsonl')
+
+@pytest.mark.parametrize('spoil, words', [
+    (dict(point=99), 'point: found 99'), (dict(y=7), 'y: found 7'), (dict(target=7), 'target: found 7'), (dict(r=-1), 'r: found -1'), (dict(r=1e300), 'r: found 1e'),
+    (dict(d='x'), "d: found 'x'"), (dict(d=[1, 0, 0]), 'd: found'), (dict(omega='1'), "omega: found '1'"), (dict(ms=-1), 'ms: found -1'), (dict(id=-1), 'id'),
+    (dict(d=None), r'd: found \[nan\]')])
+def test_an_arrow_in_a_log_is_looked_at_like_any_other(spoil, words):
+    s = started()
+    s.do('arrow_commit', point=0, vector=(.5, 0))
+    with pytest.raises(ValueError, match=f"log: event 3 .*{words}"): replay(s.events[:2] + [s.events[2] | spoil])
+    with pytest.raises(ValueError, match='log: event 3 .*: not given'): replay(s.events[:2] + [{k: v for k, v in s.events[2].items() if k != 'omega'}])
+
+@pytest.mark.parametrize('log', [5, None, 'abc', [1], [dict(event='session', session='s'), 'x']])
+def test_what_is_no_log_is_named(log):
+    with pytest.raises((ValueError, FileNotFoundError), match='log: found|No such file'): replay(log)
 
 def test_opposite_arrows_are_kept_and_reported():
     s = started()
@@ -282,6 +393,7 @@ def cnn(seed=0):
                          nn.Linear(16, 3))
 
 def learner(cbs=None, model=None, x=X, y=Y, bs=8, loss=None, **kw):
+    set_seed(0) # a loader draws its order's seed when it is made
     dls = DataLoaders.from_dsets(Items(zip(x[:32], y[:32])), Items(zip(x[32:], y[32:])), bs=bs, device='cpu', num_workers=0)
     dls.vocab = ('cat', 'dog', 'ship')
     learn = Learner(dls, model or cnn(), loss or CrossEntropyLossFlat(), **dict(opt_func=SGD, lr=.01, cbs=cbs) | kw)

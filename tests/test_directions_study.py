@@ -1,6 +1,7 @@
 "Arrows against labels: nets trained together are those trained alone, pairs are pairs, folders survive, sentences say what tables say."
 import json, subprocess, sys
 from dataclasses import replace
+from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,8 +9,8 @@ import torch
 from filelock import FileLock
 from torch.nn import functional as F
 from hmix_nb.cli import main
-from hmix_nb.directions.command import (DIRECTIONS, Doer, about_direction, direction_of, job_path, jobs_of, pack, read_job, report_direction,
-                                        run_direction, unpack)
+from hmix_nb.directions.command import (DIRECTIONS, Doer, about_direction, direction_of, job_path, jobs_of, made_on, pack, read_job,
+                                        report_direction, rows_of, run_direction, unpack)
 from hmix_nb.directions.findings import (SECONDS, SIGNS, beside_pilot, directions_html, findings_2d, findings_pairs, minutes, pilot)
 from hmix_nb.directions.loss import DirectionLoss
 from hmix_nb.directions.many import ARROW_LOSSES, Arrows, Trial, arrow_loss, fit_many, logits, mk_nets, score_many, total_loss
@@ -257,6 +258,41 @@ def test_packed_rows_make_the_same_report(tiny, tmp_path):
     (other/'rows.csv').write_text(pack(rows).to_csv(index=False))
     pd.testing.assert_frame_equal(unpack(pack(rows)), rows[unpack(pack(rows)).columns], check_dtype=False)
     assert report_direction(other).read_text().count('tip is better in 2 of 2') == page.read_text().count('tip is better in 2 of 2') == 1
+
+SAVED = Path(__file__).parent.parent/'nbs'/'tutorials'/'rows'
+
+@pytest.mark.parametrize('name', sorted(DIRECTIONS))
+def test_saved_rows_are_whole_and_name_command_commit_and_machine(name):
+    about = about_direction(SAVED/name)
+    rows, notes = rows_of(SAVED/name, about)
+    assert not notes and about['command'].startswith(f'hmix run {name}') and not about['quick']
+    assert rows.groupby([k for k in rows if k in ('pool', 'set', 'oracle', 'n', 'head', 'arm')]).seed.nunique().eq(DIRECTIONS[name].seeds[0]).all()
+    made = made_on(SAVED/name, about)
+    assert sum(o['jobs'] for o in made) == DIRECTIONS[name].size[0] and all(o['seconds'] > 0 for o in made)
+    for o in made: assert o['commit'] and 'dirty' not in o['commit'] and o['cpu'] and o['cores'] and o['torch'] and o['python']
+
+def test_rows_are_saved_with_where_they_come_from_or_not_at_all(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent/'tools')
+    from save_rows import save_direction
+    where = dict(cpu='a chip', cores=2, torch='2', python='3', commit='abc1234')
+    monkeypatch.setattr('hmix_nb.study.run._where', lambda: where)
+    out, to = tmp_path/'runs'/tiny.name, tmp_path/'to'
+    jobs = jobs_of(tiny)
+    run_direction(tiny.name, out, n_jobs=1, progress=False, command=f'hmix run {tiny.name} --jobs 1 --out {out} --root /x', backend='loky')
+    assert made_on(out, about_direction(out))[0]['jobs'] == 3
+    path = job_path(out, tiny.name, jobs[0])
+    whole = path.read_text()
+    path.write_text(json.dumps(json.loads(whole) | dict(made_on=where | dict(commit='abc1234-dirty'))))
+    assert 'made at no commit' in save_direction(tmp_path/'runs', tiny.name, to) and not to.exists()
+    path.unlink()
+    assert '1 of 3 jobs are missing' in save_direction(tmp_path/'runs', tiny.name, to) and not to.exists()
+    path.write_text(whole)
+    assert save_direction(tmp_path/'runs', tiny.name, to) == f'{tiny.name}: 24 rows saved'
+    about = about_direction(to/tiny.name)
+    assert about['command'] == f'hmix run {tiny.name} --jobs 1' and made_on(to/tiny.name, about) == about['made_on']
+    assert {k: about['made_on'][0][k] for k in where} == where and about['made_on'][0]['jobs'] == 3
+    assert 'a chip, 2 cores; PyTorch 2, Python 3, commit abc1234' in report_direction(to/tiny.name).read_text()
+    assert save_direction(to, tiny.name, to) == f'{tiny.name}: 24 rows saved' and ',score,' in (to/tiny.name/'rows.csv').read_text() # packed again
 
 @pytest.mark.parametrize('argv, said', [
     ('run direction-3d', "Did you mean 'direction-2d'"), ('run directiontext', "Did you mean 'direction-text'"),

@@ -22,7 +22,8 @@ class Runner(NotebookClient):
 
 def save(path, flags):
     nb = nbformat.read(path, as_version=4)
-    runner = Runner(nb, timeout=1800, kernel_name='python3', resources={'metadata': {'path': str(path.parent)}})
+    runner = Runner(nb, timeout=1800, kernel_name='python3', resources={'metadata': {'path': str(path.parent)}},
+                    store_widget_state=False) # it would hold the widget's whole script
     runner.skip = frozenset(get_config().tst_flags.split()) - set(flags)
     runner.execute()
     for cell in nb.cells:

@@ -3,10 +3,14 @@
 RUNS/STUDY is a folder that `hmix run STUDY --quick --out RUNS/STUDY` has filled. What is written to nbs/tutorials/rows/STUDY
 is its rows as one small table, the command that made them, without folders of that machine (--out, --root), and what the
 study says now: its claims, departures and published rows. Where those have
-changed, `python tools/save_rows.py nbs/tutorials/rows STUDY ...` writes them anew beside the rows that are there."""
+changed, `python tools/save_rows.py nbs/tutorials/rows STUDY ...` writes them anew beside the rows that are there.
+
+Studies of directions (direction-2d and so on) are saved in full, all seeds of an arm in a line, and with the machines and
+commits that their jobs were done on."""
 import argparse, json, shlex
 from pathlib import Path
 from hmix_nb.core import write_atomic
+from hmix_nb.directions.command import DIRECTIONS, about_direction, made_on, pack, rows_of as rows_of_direction
 from hmix_nb.study.page import as_csv, rows_of, study_json
 from hmix_nb.study.recipe import get_study
 
@@ -28,6 +32,17 @@ def save(runs, name, full, to):
     write_atomic(to/name/'study.json', study_json(study, command_of(runs/name, name, full), starts=about(runs/name).get('starts') or ()))
     return f'{name}: {len(rows)} rows saved'
 
+def save_direction(runs, name, to):
+    about = about_direction(runs/name)
+    if about is None: return f'{name}: no study of that name in {runs}; not saved'
+    rows, notes = rows_of_direction(runs/name, about)
+    made = made_on(runs/name, about)
+    if any(not o.get('commit') or 'dirty' in o['commit'] for o in made): notes = [*notes, 'made at no commit that can be had again']
+    if notes or not len(rows): return f'{name}: {" ".join(notes) or "no rows"}; not saved'
+    write_atomic(to/name/'rows.csv', pack(rows).to_csv(index=False, float_format='%.4g'))
+    write_atomic(to/name/'study.json', json.dumps(about | dict(command=command_of(runs/name, name, True), made_on=made), indent=1) + '\n')
+    return f'{name}: {len(rows)} rows saved'
+
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('runs', type=Path)
@@ -35,6 +50,6 @@ if __name__ == '__main__':
     p.add_argument('--full', action='store_true', help='rows of the full studies, not of the quick ones')
     p.add_argument('--to', type=Path, default=Path(__file__).parent.parent/'nbs'/'tutorials'/'rows')
     a = p.parse_args()
-    said = [save(a.runs, o, a.full, a.to) for o in a.study]
+    said = [save_direction(a.runs, o, a.to) if o in DIRECTIONS else save(a.runs, o, a.full, a.to) for o in a.study]
     print(*said, sep='\n')
     raise SystemExit(any('not saved' in o for o in said))

@@ -4,18 +4,18 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'DIRECTIONS', 'DirectionStudy', 'job_id', 'jobs_of', 'job_path', 'read_job', 'Doer', 'run_jobs',
-           'direction_of', 'pack', 'unpack', 'about_direction', 'rows_of', 'report_direction', 'run_direction',
-           'findings_of']
+           'direction_of', 'pack', 'unpack', 'about_direction', 'rows_of', 'made_on', 'made_text', 'report_direction',
+           'run_direction', 'findings_of']
 
 # %% ../../nbs/97_directions.command.ipynb #9fd8a490
 import hashlib, json, os, time, warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
-from .. import __version__
 from ..core import check_name, check_whole, write_atomic
 from ..engine import engine
 
@@ -165,11 +165,12 @@ class Doer:
 
     def _do(self, job, path):
         import torch # workers have it, the list of studies does not
+        from hmix_nb.study.run import _where
         torch.set_num_threads(1)
         start, s = time.perf_counter(), DIRECTIONS[self.study]
         source = s.needs(self.root)
         rows = s.rows(job, self.root)
-        about = dict(study=self.study, job=job, version=__version__, source=source, seconds=round(time.perf_counter() - start, 2))
+        about = dict(study=self.study, job=job, made_on=_where(), source=source, seconds=round(time.perf_counter() - start, 2))
         write_atomic(path, json.dumps(about | dict(rows=rows), indent=1))
 
 # %% ../../nbs/97_directions.command.ipynb #2729a0e7
@@ -273,6 +274,31 @@ def rows_of(
                      'Intervals are wide; this is a first look.')
     return rows, notes
 
+# %% ../../nbs/97_directions.command.ipynb #5e7a0041
+def made_on(
+    out, # The folder of a study
+    about:dict, # From `about_direction`
+)->list: # Of dicts: commit, versions, cpu, cores, jobs, seconds; one for each machine or commit
+    "Say where the rows of a folder come from: its jobs know, or, where there are none, study.json."
+    jobs = jobs_of(DIRECTIONS[about['study']], about['quick'], about['seeds'])
+    paths = [p for o in jobs if (p := job_path(out, about['study'], o)).exists() and read_job(p) is not None]
+    if not paths: return about.get('made_on', [])
+    found = [json.loads(p.read_text(encoding='utf-8')) for p in paths]
+    n, seconds = Counter(), Counter()
+    for o in found:
+        where = json.dumps(o.get('made_on') or {}, sort_keys=True)
+        n[where] += 1
+        seconds[where] += o['seconds']
+    return [json.loads(k) | dict(jobs=n[k], seconds=round(seconds[k], 1)) for k in n]
+
+def made_text(
+    made:list, # From `made_on`
+)->str: # A sentence each; '' if nothing is known
+    "Tell where rows come from."
+    return ' '.join(f"{o['jobs']} jobs, {o['seconds']:,.0f} s in all, on {o.get('cpu', 'a machine that was not noted')}, "
+                    f"{o.get('cores', '?')} cores; PyTorch {o.get('torch', '?')}, Python {o.get('python', '?')}, "
+                    f"commit {o.get('commit') or 'not known'}." for o in made)
+
 # %% ../../nbs/97_directions.command.ipynb #d59936da
 def report_direction(
     out, # The folder of a study, finished or not
@@ -285,7 +311,8 @@ def report_direction(
     rows, notes = rows_of(out, about)
     if not len(rows): raise ValueError(f'out: no job in {out} is done; hmix run {about["study"]} --out {out} goes on')
     write_atomic(Path(out)/'rows.csv', rows.to_csv(index=False, float_format='%.5g'))
-    page = directions_html(about['study'], DIRECTIONS[about['study']].title, rows, notes, about['command'])
+    made = made_text(made_on(out, about))
+    page = directions_html(about['study'], DIRECTIONS[about['study']].title, rows, notes, about['command'], made)
     return write_atomic(Path(out)/'report.html', page)
 
 def run_direction(

@@ -279,11 +279,12 @@ def directions_html(
     rows:pd.DataFrame, # Its rows
     notes=(), # Sentences for the top: what was reduced, or is missing
     command:str='', # What the reader types to repeat it
+    made:str='', # Where its rows come from
 )->str: # A self-contained HTML page
     "Write the report of a direction study."
     check_columns(rows, 'arm', 'seed', arg='rows')
     parts = PAGES[check_name(study, list(PAGES), 'study')](rows)
     seeds = f'{rows.seed.nunique()} seeds, none of which settings were chosen on; each arm chose among equally many settings.'
     by = [' by ', Code(command)] if command else []
-    foot = Footer(P('Made', *by, f' with hmix_nb {__version__}. Beside this page: rows.csv.'))
+    foot = Footer(P('Made', *by, f' with hmix_nb {__version__}. {made} Beside this page: rows.csv.'))
     return html_page(title, *(P(o, cls='note') for o in notes), P(seeds), *parts, foot)

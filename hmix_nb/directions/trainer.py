@@ -31,7 +31,7 @@ class Trainer:
         size:int=100, # Cells of the map, each way
     ):
         self.session, self.n, self.hidden, self.lr, self.pace, self.every, self.size = session, n, hidden, lr, pace, 1/fps, size
-        self.todo, self.asks, self.on, self.wake = 0, [], True, threading.Condition()
+        self.todo, self.asks, self.on, self.wake, self.trouble = 0, [], True, threading.Condition(), None
         self.build()
         self.painter = Painter(self.paint, fps)
         self.thread = threading.Thread(target=self.run, daemon=True, name='hmix-trainer')
@@ -68,6 +68,7 @@ def one(self:Trainer):
     ce = F.cross_entropy(self.nets(self.have).flatten(0, 1), self.y.repeat(self.n)) if len(self.y) else torch.zeros(())
     drawn = DirectionLoss(how['loss'], gamma=how['gamma'])(self.nets, *self.each()).mean() if self.ids else None
     loss = total(ce, drawn, how['alpha'])
+    if not loss.isfinite(): raise ValueError(f'loss: found {float(loss)} at epoch {self.epoch}; reset the model, or ask for less by γ')
     self.adam.zero_grad()
     if loss.requires_grad: loss.backward()
     self.adam.step()
@@ -87,8 +88,8 @@ def run(self:Trainer):
         if self.todo <= 0 or not self.on: continue
         began = time.monotonic()
         try: self.one()
-        except Exception: # such as a loss that is no number: what was drawn is not touched
-            self.todo = 0
+        except Exception as e: # such as a loss that is no number: what was drawn is not touched, and the page says so
+            self.todo, self.trouble = 0, f'{e}'
             log.exception('training stopped')
         self.todo -= 1
         if began - self.shown > self.every or self.todo <= 0: self.show()
@@ -108,7 +109,7 @@ def ask(self:Trainer,
 @patch
 def play(self:Trainer, epochs:float=float('inf')):
     "Train, for so many epochs or until `pause`."
-    def act(): self.todo = epochs
+    def act(): self.todo, self.trouble = epochs, None
     self.ask(act)
 
 # %% ../../nbs/92_directions.trainer.ipynb #04f2ee20
@@ -129,10 +130,12 @@ def run_epochs(self:Trainer, n:int=1):
     self.ask(act)
 
 @patch
-def reset(self:Trainer):
+def reset(self:Trainer,
+    session:Session|None=None, # Another one, from now on
+):
     "Forget what was learned, and take the session's data as they are."
     def act():
-        self.todo = 0
+        self.session, self.todo, self.trouble = session or self.session, 0, None
         self.build()
         self.show()
     self.ask(act)
@@ -157,7 +160,8 @@ def show(self:Trainer):
     "Hand the nets over to the painter."
     if self.seen != self.session.version: self.look()
     self.shown = time.monotonic()
-    head = dict(epoch=self.epoch, running=self.todo > 0, version=self.session.version, arrows=len(self.ids))
+    head = dict(epoch=self.epoch, running=self.todo > 0, version=self.session.version, arrows=len(self.ids),
+                trouble=self.trouble)
     self.painter.show(self.nets, (head, self.each() if self.ids else None, self.ids, self.curve, 'field' in self.session.visible,
                                   self.cells, self.tried))
 

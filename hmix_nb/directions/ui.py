@@ -6,17 +6,19 @@
 __all__ = ['HANDS', 'DOES', 'STATIC', 'Desk', 'DirectionWidget', 'serve']
 
 # %% ../../nbs/93_directions.ui.ipynb #94acfc54
-import inspect, json, threading
+import inspect, json, threading, weakref
+from dataclasses import asdict
 from pathlib import Path
 import anywidget, torch
 import hmix_nb
 from fastcore.basics import patch
-from ..core import check_name, check_range
+from ..core import check_name
 from .frames import shares, square
 from .loss import model_hash
 from .web import DeskHandle, serve_desk
-from .space import LOSSES, Log, Session, parse_log, replay
-from .trainer import Trainer
+from .space import LOSSES, Log, Session, conflicts, parse_log, replay
+from .sets import check_number
+from .trainer import Trainer, log
 
 # %% ../../nbs/93_directions.ui.ipynb #af7db798
 HANDS = ('select', 'arrow_start', 'arrow_cancel', 'arrow_commit', 'arrow_edit', 'arrow_delete', 'arrow_target', 'arrow_confidence',
@@ -31,7 +33,7 @@ class Desk:
         **kwargs, # On to `Trainer`
     ):
         if session.points is None: raise ValueError("session: it has no points; allowed is one after session.do('load', dataset=…)")
-        self.session, self.lock = session, threading.RLock()
+        self.session, self.lock = _few(session), threading.RLock()
         self.names = list(names or 'ABCDEFGHIJ'[:session.points.n_classes])
         if len(self.names) != session.points.n_classes:
             raise ValueError(f'names: found {len(self.names)}; allowed are {session.points.n_classes}, one for each class')
@@ -41,30 +43,38 @@ class Desk:
 
     def state(self)->dict: # What JSON can hold
         "All that the page draws, but for the map."
-        s = self.session.public()
-        runs = [dict(id=r['id'], name=r['name'], shown=r['shown'], curve=r['curve'], last=r['curve'][-1][1]) for r in s['runs']]
-        keep = {k: s[k] for k in ('points', 'arrows', 'selected', 'can_undo', 'can_redo', 'committed', 'version')}
-        span = self.session.points.x
-        return keep | dict(
-            classes=self.names, labels=[None if o < 0 else o for o in s['labels']], skipped=sorted({p for p, _ in s['skipped']}),
-            extent=square(span), min_r=s['shortest'], snap=.03, losses=list(LOSSES), show=s['visible'], runs=runs,
-            settings=s['settings'] | dict(pace=self.trainer.pace), held_out=(s['held_out'] or {}).get('accuracy'))
+        o, s = self.session, self.session.state
+        kept = [r for r in s.runs if r.get('curve')]
+        runs = [dict(id=r['id'], name=f"{r['name']}", shown=r['shown'], curve=r['curve'], last=r['curve'][-1][1]) for r in kept]
+        return dict(
+            points=s.points.x.tolist(), arrows=[asdict(a) for a in s.arrows], selected=s.selected, committed=s.committed,
+            version=s.version, can_undo=o.can_undo, can_redo=o.can_redo, classes=self.names,
+            labels=[None if y < 0 else y for y in s.labels],
+            skipped=sorted({p for p, _ in s.skipped}), extent=square(s.points.x), min_r=s.shortest, snap=.03, losses=list(LOSSES),
+            show=s.visible, runs=runs, settings=s.settings | dict(pace=self.trainer.pace), held_out=(s.held_out or {}).get('accuracy'))
 
     def close(self): self.trainer.stop()
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
 
-    def act(self,
-        message:dict, # 'do', and what belongs to it
-    )->dict: # ok, perhaps `say` for the annotator, `state`, `file` (name, text, kind), `arrow` (an id)
-        "Do what the page asks for; what cannot be done is said in words, and changes nothing."
-        with self.lock:
-            try:
-                args = dict(message)
-                do = check_name(args.pop('do', None), [*HANDS, *DOES], 'do')
-                out = DOES[do](self, **_fitting(do, args)) if do in DOES else self.hand(do, args)
-                return dict(ok=True, **(out or {}), state=self.state())
-            except (ValueError, TypeError, KeyError, IndexError) as e: return dict(ok=False, say=f'{e}', state=self.state())
+# %% ../../nbs/93_directions.ui.ipynb #5e7a0031
+@patch
+def act(self:Desk,
+    message:dict, # 'do', and what belongs to it
+)->dict: # ok, perhaps `say` for the annotator, `state`, `file` (name, text, kind), `arrow` (an id)
+    "Do what the page asks for; what cannot be done is said in words, and changes nothing."
+    with self.lock:
+        try:
+            args = dict(message)
+            do = check_name(args.pop('do', None), [*HANDS, *DOES], 'do')
+            out = DOES[do](self, **_fitting(do, args)) if do in DOES else self.hand(do, args)
+            return dict(ok=True, **(out or {}), state=self.state())
+        except ValueError as e: said = f'{e}'
+        except OSError as e: said = f'This was not kept: {e.strerror or e or "it took too long"}.' # the disk is full, or gone
+        except Exception as e: # none that we know of
+            log.exception('the desk could not do what it was asked for')
+            said = f'That cannot be done ({type(e).__name__}).'
+        return dict(ok=False, say=said[:400], state=self.state())
 
 # %% ../../nbs/93_directions.ui.ipynb #b84172df
 @patch
@@ -90,6 +100,10 @@ def hand(self:Desk, do, args):
     if do not in ('select', 'arrow_start', 'arrow_cancel') and not self.trainer.todo: self.trainer.ask(self.trainer.show)
     return out
 
+def _few(session): # every answer to a page holds all points
+    if len(session.points) <= 5000: return session
+    raise ValueError(f'session: it has {len(session.points):,} points; allowed are 5,000, as each of them is drawn')
+
 _DONE = dict(
     arrow_edit='Changed.', arrow_delete='Deleted.', clear_point="This point's arrows are gone.", clear_all='All arrows are gone.',
     label='Label noted.', skip='“I don’t know” is noted.', undo='Taken back.', redo='Brought back.', arrow_target='Class changed.',
@@ -97,8 +111,8 @@ _DONE = dict(
 
 def _told(s): # an arrow is in the log; a look at what speaks against it
     a = s.arrows[-1]
-    clash = s.conflicts()
-    clash = clash[(clash.kind == 'opposite') & ((clash['first'] == a.id) | (clash['second'] == a.id))]
+    clash = conflicts([o for o in s.active if o.point == a.point])
+    clash = clash[(clash['first'] == a.id) | (clash['second'] == a.id)]
     return 'Drawn. ' + ('It points against another arrow of this point: both are kept.' if len(clash) else 'It counts from now on.')
 
 # %% ../../nbs/93_directions.ui.ipynb #6c7d0754
@@ -127,7 +141,7 @@ def _show(desk, what, on):
     if not desk.trainer.todo: desk.trainer.ask(desk.trainer.show)
 
 def _set(desk, pace=None, **kw):
-    if pace is not None: desk.trainer.pace = float(check_range(pace, 0, 10_000, 'pace'))
+    if pace is not None: desk.trainer.pace = check_number(pace, 0, 10_000, 'pace')
     if kw: desk.session.do('set', **kw)
 
 def _keep(desk):
@@ -166,15 +180,16 @@ def take_over(self:Desk,
     old = self.session
     if len(self.names) != new.points.n_classes:
         raise ValueError(f'log: {new.points.n_classes} classes; allowed are {len(self.names)}, as here')
+    _few(new)
     if old.log is not None:
         at = old.log.path
         new.log = Log(next(p for i in range(1, 10_000) if not (p := at.with_name(f'{at.stem}-{i}{at.suffix}')).exists()))
-        for e in new.events: new.log.append(e)
+        new.log.append(*new.events)
     last, now = max((e.get('t_ms') or 0. for e in new.events), default=0.), old.clock
     start = now()
     new.clock = lambda: round(last + now() - start, 1)
-    self.session = self.trainer.session = new
-    self.trainer.reset()
+    self.session = new
+    self.trainer.reset(new)
 
 # %% ../../nbs/93_directions.ui.ipynb #0263a20e
 def _commit(desk):
@@ -206,7 +221,7 @@ STATIC = Path(hmix_nb.__file__).parent/'directions'/'static'
 
 class DirectionWidget(anywidget.AnyWidget):
     "Draw arrows in JupyterLab: `DirectionWidget(session)`, on the last line of a cell."
-    _esm, _css = STATIC/'directions.js', STATIC/'directions.css'
+    _esm, _css, _open = STATIC/'directions.js', STATIC/'directions.css', weakref.WeakSet()
 
     def __init__(self,
         session:Session, # With points; it goes on growing while somebody draws
@@ -214,7 +229,10 @@ class DirectionWidget(anywidget.AnyWidget):
         **kwargs, # On to `Trainer`
     ):
         super().__init__()
+        for other in list(self._open): # the cell was run again: only one desk may write to a log
+            if _alike(other.session, session): other.close()
         self.desk = Desk(session, names, **kwargs)
+        self._open.add(self)
         self.on_msg(self._hear)
         self.desk.painter.heard.append(lambda frame: self.send(dict(kind='frame'), [frame]))
 
@@ -229,8 +247,11 @@ class DirectionWidget(anywidget.AnyWidget):
     def session(self): return self.desk.session
 
     def close(self):
-        self.desk.close()
+        self._open.discard(self)
+        if hasattr(self, 'desk'): self.desk.close()
         super().close()
+
+def _alike(a, b): return a is b or None not in (a.log, b.log) and a.log.path.resolve() == b.log.path.resolve()
 
 # %% ../../nbs/93_directions.ui.ipynb #dae35dda
 def serve(

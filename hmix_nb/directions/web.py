@@ -7,7 +7,6 @@ __all__ = ['Window', 'make_app', 'DeskHandle', 'serve_desk']
 
 # %% ../../nbs/87_directions.web.ipynb #8a161c07
 import json, secrets, socket
-from urllib.parse import urlsplit
 import uvicorn
 from fasthtml.core import FastHTML
 from fastcore.basics import patch
@@ -31,7 +30,7 @@ class Window:
         "Does whoever asks know the address, and come from it?"
         if not same(request.path_params['token'], self.token): raise Stop(404, 'not_found')
         origin = request.headers.get('origin')
-        if origin and urlsplit(origin).netloc != request.headers.get('host', ''): raise Stop(403, 'origin')
+        if origin and origin.partition('://')[2] != request.headers.get('host', ''): raise Stop(403, 'origin')
 
     async def page(self, request):
         self.check(request)

@@ -18,7 +18,7 @@ function el(tag, attrs = {}, ...kids) {
 }
 const clamp = (x, lo, hi) => Math.min(Math.max(x, lo), hi);
 const show = (x, n = 2) => Number(x).toFixed(n).replace('-', '−');
-const percent = x => `${show(100 * x, 1)} %`;
+const percent = x => x == null ? 'no score' : `${show(100 * x, 1)} %`;
 let ids = 0;
 
 // A frame is a length, a head in JSON, and planes of bytes: the share of each class (of the second alone where there are two), and the spread.
@@ -183,7 +183,10 @@ export class Desk {
     const h = f.head;
     this.play.textContent = h.running ? 'Pause' : 'Play';
     this.facts.textContent = `Epoch ${h.epoch}` + (h.practice == null ? '' : ` · practice accuracy ${percent(h.practice)}`) +
-      (h.violated.length ? ` · ${h.violated.length} of ${h.arrows} arrows violated` : h.arrows ? ` · all ${h.arrows} arrows hold` : '');
+      (h.arrows === 1 ? ` · the arrow ${h.violated.length ? 'is violated' : 'holds'}` : h.violated.length ? ` · ${h.violated.length} of ${h.arrows} arrows violated` :
+        h.arrows ? ` · all ${h.arrows} arrows hold` : '');
+    if (h.trouble && h.trouble !== this.trouble) this.say(`Training stopped: ${h.trouble}`, true);
+    this.trouble = h.trouble;
     if (h.curve) { this.curve = h.curve; this.plot(); }
     if (this.state && h.version !== this.state.version) this.send({ do: 'state' }); // somebody else, or another tab
     this.paint();
@@ -203,7 +206,9 @@ export class Desk {
   // ---- what the hands do ----------------------------------------------------------------------------------------------------------
   px(p) { const [x0, x1, y0, y1] = this.state.extent; return [(p[0] - x0) / (x1 - x0) * this.size, (y1 - p[1]) / (y1 - y0) * this.size]; }
   data(q) { const [x0, x1, y0, y1] = this.state.extent; return [x0 + q[0] / this.size * (x1 - x0), y1 - q[1] / this.size * (y1 - y0)]; }
-  tip(a) { const p = this.state.points[a.point]; return [p[0] + a.r * a.d[0], p[1] + a.r * a.d[1]]; }
+  vec(a) { const r = a.r ?? .12 * (this.state.extent[1] - this.state.extent[0]); return [r * a.d[0], r * a.d[1]]; } // a bare direction is drawn as long as this
+  tip(a) { const p = this.state.points[a.point], v = this.vec(a); return [p[0] + v[0], p[1] + v[1]]; }
+  idle(a) { return this.state.labels[a.point] !== a.y; } // its point was given another label since
   at(e) { const r = this.canvas.getBoundingClientRect(); return [(e.clientX - r.left) * this.size / r.width, (e.clientY - r.top) * this.size / r.height]; }
   near(q, fat = false) { // an arrow's tip, or a point, within reach of a finger
     if (!this.state || this.state.committed) return null;
@@ -251,7 +256,7 @@ export class Desk {
   begin(point, id = null) { // an arrow that is not yet one; only the log knows that it was begun
     if (this.state.labels[point] == null) { this.say('This point has no label yet: give it one first.', true); return false; }
     const a = this.state.arrows.find(o => o.id === id);
-    this.draft = { point, id: id ?? null, v: a ? [a.r * a.d[0], a.r * a.d[1]] : [0, 0] };
+    this.draft = { point, id: id ?? null, v: a ? this.vec(a) : [0, 0] };
     this.send({ do: 'arrow_start', point, id: id ?? null });
     return true;
   }
@@ -292,7 +297,10 @@ export class Desk {
     return `Point ${i + 1} of ${this.state.points.length}, ${y == null ? 'no label' : `class ${this.state.classes[y]}`}, ${n === 1 ? '1 arrow' : `${n} arrows`}` +
       (this.state.skipped.includes(i) ? ', “I don’t know”' : '');
   }
-  name(a) { return `${show(Math.atan2(a.d[1], a.d[0]) * DEG, 0)}°, length ${show(a.r)}, towards ${this.state.classes[a.target]}, ${Math.round(100 * a.omega)} % sure`; }
+  name(a) {
+    return `${show(Math.atan2(a.d[1], a.d[0]) * DEG, 0)}°, ${a.r == null ? 'no length' : `length ${show(a.r)}`}, towards ${this.state.classes[a.target]}, ${Math.round(100 * a.omega)} % sure` +
+      (this.idle(a) ? `; no effect: drawn for class ${this.state.classes[a.y]}` : '');
+  }
   next(step) {
     const n = this.state.points.length;
     this.select(this.selected == null ? (step > 0 ? 0 : n - 1) : (this.selected + step + n) % n);
@@ -324,6 +332,13 @@ export class Desk {
     this.draft = null;
     this.send({ do: 'skip', point: this.selected, ms: this.spent() });
   }
+  nextTarget() {
+    const n = this.state.classes.length, i = this.selected ?? 0, y = this.state.labels[i];
+    if (n < 3) { this.say('There are two classes: an arrow leads from one to the other.'); return; }
+    let t = (this.aim(i) + 1) % n;
+    if (t === y) t = (t + 1) % n;
+    this.say(`Towards ${this.state.classes[t]}.`); this.retarget(t);
+  }
   retarget(t) {
     this.target = t;
     if (this.arrow != null && !this.draft) this.send({ do: 'arrow_target', id: this.arrow, target: t });
@@ -344,7 +359,7 @@ export class Desk {
       ArrowLeft: () => this.polar(fine, 0), ArrowRight: () => this.polar(-fine, 0), ArrowUp: () => this.polar(0, e.shiftKey ? .005 : .025), ArrowDown: () => this.polar(0, e.shiftKey ? -.005 : -.025),
       Enter: () => this.commit(), Escape: () => (this.draft ? this.cancel('Cancelled.') : this.select(null)), e: () => this.arrow != null ? this.edit(this.arrow) : this.say('Choose an arrow first: a.', true),
       Delete: () => this.erase(this.arrow), Backspace: () => this.erase(this.arrow), d: () => this.skip(), '?': () => this.skip(), u: () => this.send({ do: 'undo' }), r: () => this.send({ do: 'redo' }),
-      ' ': () => this.play.click(), s: () => this.send({ do: 'step' }), t: () => this.retarget((this.aim(this.selected ?? 0) + 1) % this.state.classes.length) };
+      ' ': () => this.play.click(), s: () => this.send({ do: 'step' }), t: () => this.nextTarget() };
     if (/^\d$/.test(k) && +k < this.state.classes.length) { e.preventDefault(); this.label(+k); return; }
     const act = acts[k] ?? acts[low];
     if (act) { e.preventDefault(); e.stopPropagation(); act(); }
@@ -367,7 +382,7 @@ export class Desk {
     }
     this.sure.value = Math.round(100 * this.omega); this.sureSaid.textContent = `${this.sure.value} %`;
     if (!this.typing) {
-      const a = s.arrows.find(o => o.id === this.arrow), v = this.draft?.v ?? (a ? [a.r * a.d[0], a.r * a.d[1]] : null);
+      const a = s.arrows.find(o => o.id === this.arrow), v = this.draft?.v ?? (a ? this.vec(a) : null);
       this.angle.value = v ? Math.round(Math.atan2(v[1], v[0]) * DEG) : ''; this.length.value = v ? Math.hypot(...v).toFixed(2) : '';
     }
     for (const o of [this.angle, this.length, this.clearPoint, this.unknown]) o.disabled = i == null || shut;
@@ -386,8 +401,9 @@ export class Desk {
     for (const [k, o] of Object.entries(this.shows)) o.checked = s.show.includes(k);
     this.done.hidden = !shut;
     if (shut) this.done.textContent = `Finished. Held-out accuracy ${percent(s.held_out)}, on points that nobody saw.`;
+    const still = s.arrows.filter(a => this.idle(a)).length;
     this.legend.replaceChildren(...s.classes.map((c, k) => el('span', { class: `hd-key hd-c${k % COLOURS}` }, `${'●■▲◆▼★'[k % COLOURS]} ${c}`)),
-      ...(s.labels.includes(null) ? [el('span', { class: 'hd-key' }, '○ no label')] : []), el('span', { class: 'hd-key' }, `${s.arrows.length} ${s.arrows.length === 1 ? 'arrow' : 'arrows'}`));
+      ...(s.labels.includes(null) ? [el('span', { class: 'hd-key' }, '○ no label')] : []), el('span', { class: 'hd-key' }, `${s.arrows.length} ${s.arrows.length === 1 ? 'arrow' : 'arrows'}` + (still ? `, ${still} without effect` : '')));
     const same = s.runs.map(r => `${r.id}${r.shown}`).join();
     if (same !== this.had) {
       this.had = same;
@@ -451,9 +467,9 @@ export class Desk {
     const bad = new Set(s.show.includes('violated') && f ? f.head.violated : []);
     for (const a of s.arrows) {
       if (this.draft?.id === a.id) continue;
-      const from = this.px(s.points[a.point]), to = this.px(this.tip(a)), wide = a.id === this.arrow ? 4 : 2.5;
+      const from = this.px(s.points[a.point]), to = this.px(this.tip(a)), idle = this.idle(a), wide = idle ? 1.5 : a.id === this.arrow ? 4 : 2.5;
       this.shaft(ctx, from, to, c.card, wide + 3.5, 10);
-      this.shaft(ctx, from, to, bad.has(a.id) ? c.bad : c.ink, wide, 9, bad.has(a.id) ? [7, 5] : []);
+      this.shaft(ctx, from, to, idle ? c.soft : bad.has(a.id) ? c.bad : c.ink, wide, 9, idle ? [2, 4] : bad.has(a.id) ? [7, 5] : []);
     }
     s.points.forEach((p, i) => this.dot(ctx, this.px(p), s.labels[i], i === this.selected, c, s.skipped.includes(i)));
     if (this.draft) {
@@ -507,7 +523,8 @@ class Http { // the page of the server: posts for what changes, a long poll for 
   constructor(base, csrf) { this.who = 'The server'; this.base = base; this.csrf = csrf; this.on = true; this.last = ''; }
   async send(message) {
     const r = await fetch(`${this.base}/do`, { method: 'POST', body: new URLSearchParams({ csrf: this.csrf, say: JSON.stringify(message) }) });
-    if (!r.headers.get('content-type')?.includes('json')) throw new Error(r.status === 403 ? 'This page is out of date: load it again.' : `The server answered ${r.status}.`);
+    if (!r.headers.get('content-type')?.includes('json')) throw new Error({ 403: 'This page is out of date: load it again.', 413: 'That file is too large: 20 MB can be loaded here.',
+      429: 'Too fast: wait a moment.' }[r.status] ?? `The server answered ${r.status}.`);
     return r.json();
   }
   onlost(f) { this.lost = f; }

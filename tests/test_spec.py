@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np, pandas as pd, pytest, yaml
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
+from hmix_nb.elicit import study
 from hmix_nb.elicit.answers import agreement, check_answer, payment
 from hmix_nb.elicit.design import SINGLE, THREE, deal, draw_pairs, own_order
 from hmix_nb.elicit.images import blend_pictures, builtin, list_folder
@@ -205,10 +206,21 @@ def test_version_is_what_participants_see():
     seen = dict(target=.3, repeats=1, seed=9, size=64, upscale='nearest', language='de', framing='own', labels={'cat': 'Katze'}, instructions=['Look'],
                 title='Pets', texts={'question.coefficient.others': '{a}?'}, debrief=[], comprehension=[], minutes=20, start=.3, stimuli=spec.stimuli[:30], revise=True)
     assert len({spec.replace(**{k: v}).version for k, v in seen.items()} | {spec.version}) == len(seen)+1
+    paid = spec.replace(instructions=['Look. {bonus_line}'], pay={'bonus': 1})
+    assert paid.version != paid.replace(pay={'bonus': 2}).version # the amount is said
     other = {k: v.copy() for k, v in spec.arrays.items()}
     next(iter(other.values()))[0, 0, 0] ^= 1
     fresh = [{k: v for k, v in o.items() if k != 'sha'} for o in spec.images]
     assert spec.replace(images=fresh, arrays=other).version != spec.version == spec.replace(images=fresh).version
+
+def test_a_newer_package_goes_on_with_a_study(monkeypatch):
+    mine = {'question.coefficient.others': 'How much {a}, how much {b}?'}
+    now = lambda **kw: [make(instructions=['Look. {framing} {bonus_line}'], pay={'bonus': 1}, language=l, **kw).version for l in ('en', 'de')]
+    before, own = now(), now(texts=mine)
+    shipped = study.load_texts
+    monkeypatch.setattr(study, 'load_texts', lambda *a: {**shipped(*a), 'strings': {k: f'Kindly: {v}' for k, v in shipped(*a)['strings'].items()}})
+    assert make().text('next') == 'Kindly: Next' and (now(), now(texts=mine)) == (before, own)
+    assert len({*before, *own}) == 4 and now(texts={k: v + '!' for k, v in mine.items()}) != own
 
 BAD = dict(name=['', 'a b', '../x', 3, None], task=['construkt', None, 3], language=['xx', '', 3], framing=['me'], target=[0, 1, 'x', None, True, float('nan')],
            start=[2, 'left', [], [.1, 'x'], None, True, .005], start_confidence=[2, None], repeats=[-1, 99, [99], [1, 1], 'x', [[1]], True, None], revise=['yes', 1],

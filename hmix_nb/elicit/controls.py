@@ -66,10 +66,10 @@ def construct_parts(
                              aria_label=spec.text('construct.step', k=i+1, n=len(marks)))
     steps = [Label(dot(i, m), o) for i, (m, o) in enumerate(zip(marks, _pictures(spec, trial, visit)))]
     say = {f'data_{k}_{w}': spec.text(f'construct.{t}', found=c) for w, c in dict(more=pair['a'], less=pair['b']).items()
-           for k, t in dict(step='stepped', end='end').items()}
+           for k, t in dict(step='stepped', end='end').items()} | dict(id='stage', role='group', aria_labelledby='question')
     press = [Button(Kbd(k, aria_hidden='true'), spec.text(f'construct.{w}', **pair), type='button', id=w, cls='plain',
                     aria_keyshortcuts=k.lower()) for w, k in dict(less='G', more='H').items()]
-    return [*_moved(visit, 'lam'), Div(*steps, id='stage', cls='stage', **say), Div(*press, cls='steps js-only'),
+    return [*_moved(visit, 'lam'), Div(*steps, cls='stage', **say, **again(visit, 'lam')), Div(*press, cls='steps js-only'),
             P(id='said', cls='said js-only', role='status'), P(spec.text('construct.hint', **pair), cls='hint js-only'),
             Label(Input(type='checkbox', id='keys', checked=True), Span(spec.text('construct.keys')), cls='letters js-only')]
 

@@ -6,7 +6,7 @@
 __all__ = ['STEPS', 'State']
 
 # %% ../../nbs/80_elicit.spec.ipynb #ce415f73
-import base64, dataclasses, hmac, os
+import base64, dataclasses, hmac, importlib, os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -284,6 +284,25 @@ class State:
     n_failed: int = 0 # How often some were
     batch: int|None = None # The batch, once there is one
     version: str = '' # Of the study
+
+# %% ../../nbs/80_elicit.spec.ipynb #c0d8e4a2
+def _server(): return importlib.import_module('hmix_nb.elicit.server') # by name: it is a higher room
+
+@patch
+def serve(self:Spec,
+    store=None, # A `Store`, or where to make one; `None` is '<name>.db' here
+    **kwargs, # As for `elicit.server.serve`
+): # A `Handle`
+    "Serve this study in the background."
+    return _server().serve(self, store, **kwargs)
+
+@patch
+def preview(self:Spec,
+    step:str='consent', # Where to begin, such as 'trials' or 'debrief'
+    height:int=720, # Of the frame, in pixels
+): # Shows itself in a notebook; `.stop()` ends it, and so does the next one
+    "Show the pages of this study inside JupyterLab; nothing of it is kept."
+    return _server().preview(self, step, height)
 
 # %% ../../nbs/80_elicit.spec.ipynb #3a294025
 @patch

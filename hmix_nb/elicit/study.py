@@ -225,6 +225,8 @@ def explain(self:Spec,
     return self.text(f'error.{error.key}', **error.values)
 
 # %% ../../nbs/78_elicit.study.ipynb #2ef52df8
+_PAGES = 'consent', 'instructions', 'comprehension', 'debrief'
+
 def _filled(o, values):
     if isinstance(o, str): return fill(o, **values)
     if isinstance(o, dict): return {k: _filled(v, values) for k, v in o.items()}
@@ -233,8 +235,7 @@ def _filled(o, values):
 @patch(as_prop=True)
 def shown(self:Spec)->dict: # `consent, instructions, comprehension, debrief`; `answer` is for the server alone
     "The pages around the trials."
-    parts = 'consent', 'instructions', 'comprehension', 'debrief'
-    parts = {k: _filled(getattr(self, k), self._values) for k in parts}
+    parts = {k: _filled(getattr(self, k), self._values) for k in _PAGES}
     return parts | {'instructions': [o for o in parts['instructions'] if o.strip()]}
 
 # %% ../../nbs/78_elicit.study.ipynb #63a80bda
@@ -248,11 +249,14 @@ def _content(spec, o): # what tells an image from another
 
 @patch(as_prop=True)
 def version(self:Spec)->str: # 12 hexadecimal digits
-    "A hash of what participants see."
+    "A hash of what participants see, as far as the study says it: the wording that ships may be mended without a new one."
     if '_version' not in self.__dict__:
-        seen = {k: plain(getattr(self, k)) for k in _SEEN}
-        seen |= dict(shown=self.shown, images=[_content(self, o) for o in self.images])
-        seen['strings'] = {k: v for k, v in self.strings.items() if k.split('.')[0] in _ASKED}
+        seen, own, said = {k: plain(getattr(self, k)) for k in _SEEN}, self.texts, self._values
+        line = fill(own.get('bonus.line', '{bonus}'), bonus=said['bonus']) if said['bonus_line'] else ''
+        words = said | dict(framing=own.get(f'framing.{self.framing}', ''), bonus_line=line)
+        seen['shown'] = {k: _filled(getattr(self, k), words) for k in _PAGES}
+        seen['strings'] = {k: v for k, v in own.items() if k.split('.')[0] in _ASKED}
+        seen['images'] = [_content(self, o) for o in self.images]
         self.__dict__['_version'] = hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:12]
     return self.__dict__['_version']
 

@@ -296,6 +296,9 @@ def new(photos, *words):
 
 def test_what_is_shown_may_be_said_in_the_shell(photos):
     "Mixtures, shares of ambiguous images, a table of stimuli, and a translation."
+    (photos/'photos'/'owl'/'a.HEIC').write_bytes(b'x')
+    said = shell('elicit', 'new', 'coefficient', '--images', 'photos', '--name', 'other', cwd=photos).stdout
+    assert 'Left out of photos: 1 file .heic.' in said
     spec = new(photos, 'coefficient', '--pairs', '4', '--lams', '.3,.4', '.6')
     assert len(spec.stimuli) == 2*4*6 and {s['lam_f'] for s in spec.stimuli} == {.3, .4, .6}
     assert sum(s['lam_f'] == .6 for s in spec.stimuli) == 24

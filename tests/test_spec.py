@@ -9,9 +9,9 @@ from PIL import Image
 from hmix_nb.elicit import study
 from hmix_nb.elicit.answers import agreement, check_answer, payment
 from hmix_nb.elicit.design import SINGLE, THREE, deal, draw_pairs, own_order
-from hmix_nb.elicit.images import blend_pictures, builtin, list_folder
+from hmix_nb.elicit.images import blend_pictures, builtin, left_out, list_folder
 from hmix_nb.elicit.spec import TASKS, TEMPLATES, AnswerError, Spec
-from hmix_nb.elicit.texts import holes, languages, load_texts
+from hmix_nb.elicit.texts import holes, languages, load_texts, read_yaml
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 3), dtype=np.uint8)
 def make(template='coefficient', n=12, k=3, **kw): return Spec.new(template, (PIXELS[:n], np.arange(n) % k), classes=('cat', 'dog', 'frog', 'owl')[:k], **kw)
@@ -212,6 +212,34 @@ def test_version_is_what_participants_see():
     next(iter(other.values()))[0, 0, 0] ^= 1
     fresh = [{k: v for k, v in o.items() if k != 'sha'} for o in spec.images]
     assert spec.replace(images=fresh, arrays=other).version != spec.version == spec.replace(images=fresh).version
+
+def test_paragraphs_stand_in_the_file_as_they_are(photos, tmp_path):
+    path = Spec.new('coefficient', photos, n_pairs=2).save(tmp_path/'a.yaml')
+    said = path.read_text(encoding='utf-8')
+    mine = "We're at the lab: it's #1 {minutes}.\n\n    So \"far\"."
+    path.write_text(said.replace('[Who you are, where, and how to reach you.]', mine), encoding='utf-8') # as in an editor, without quotes
+    assert Spec.load(path).consent['text'].startswith("We're at the lab: it's #1 {minutes}.\n\nSo \"far\". We study")
+    for odd in ('a \n\n b', ' a\nb\n', '\n\na\tb', '# a\n---\n- b: c', 'ü\n\u2028猫 🐈\n', 'a\x85\nb', 'a\n\n', "'\"\n|", 'a\r\nb', '...\n.'):
+        spec = make(instructions=['Look', odd], consent=dict(text=odd, boxes=[odd]))
+        assert Spec.from_dict(read_yaml(spec.to_yaml()), arrays=spec.arrays).to_dict() == spec.to_dict(), odd
+
+def test_what_is_left_out_of_a_folder_is_told(photos):
+    assert left_out(photos) == ''
+    for name in ('dog/1.HEIC', 'dog/.DS_Store', 'Cat/2.heic', 'notes.txt', '__MACOSX/x.png', 'loose.jpg'):
+        (photos/name).parent.mkdir(exist_ok=True)
+        (photos/name).write_bytes(b'x')
+    assert sorted(left_out(photos).split(', ')) == ['1 file .txt', '1 image beside the subfolders', '2 files .heic']
+    assert len(list_folder(photos)) == 40
+    with pytest.raises(ValueError, match='but 10 images beside the subfolders, 1 file .heic'): list_folder(photos/'dog')
+
+def test_a_damaged_photograph_is_found_without_reading_it_in_full_size(tmp_path):
+    (tmp_path/'a').mkdir()
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8))
+    noise.save(tmp_path/'a'/'1.jpg')
+    assert len(list_folder(tmp_path)) == 1
+    whole = (tmp_path/'a'/'1.jpg').read_bytes()
+    (tmp_path/'a'/'1.jpg').write_bytes(whole[:-3000])
+    with pytest.raises(ValueError, match='a/1.jpg: no image'): list_folder(tmp_path)
 
 def test_a_newer_package_goes_on_with_a_study(monkeypatch):
     mine = {'question.coefficient.others': 'How much {a}, how much {b}?'}

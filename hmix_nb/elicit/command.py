@@ -76,6 +76,7 @@ def new(
     args, # Parsed: see `hmix elicit new --help`
 )->int: # What the shell sees: 0
     "Make a study file from a template and a folder of images; without a template, list them."
+    from hmix_nb.elicit.images import left_out
     from hmix_nb.elicit.spec import TEMPLATES, Spec
     if args.template is None:
         for name, t in TEMPLATES.items(): print(f"{name:20} {t['about']}")
@@ -84,10 +85,11 @@ def new(
     out = Path(args.out or f'{name}.yaml')
     if out.exists() and not args.force:
         raise ValueError(f'--out: {out} is there already; give another --out or --name, or --force to replace it')
-    spec = Spec.new(args.template, _images(args), name=name, seed=args.seed, **_wishes(args))
+    spec = Spec.new(args.template, images := _images(args), name=name, seed=args.seed, **_wishes(args))
     spec.save(out)
-    _say(_about(spec), f'Written to {out}: texts, questions and numbers may be changed there. '
-                       f'Next: {_me()} check {out}')
+    rest = left_out(images) if isinstance(images, Path) else ''
+    _say(_about(spec), *([f'Left out of {images}: {rest}.'] if rest else []), f'Written to {out}: texts, questions and '
+         f'numbers may be changed there. Next: {_me()} check {out}')
     return 0
 
 # %% ../../nbs/86_elicit.command.ipynb #9da7b514

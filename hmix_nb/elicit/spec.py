@@ -6,7 +6,7 @@
 __all__ = ['STEPS', 'State']
 
 # %% ../../nbs/80_elicit.spec.ipynb #ce415f73
-import base64, dataclasses, hmac, importlib, os
+import base64, dataclasses, hmac, importlib, os, re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,6 +159,15 @@ def png(self:Spec,
         png = made[key] = encode(self.picture(stimulus, lam))
     return png
 
+# %% ../../nbs/80_elicit.spec.ipynb #5e90b1f3
+class _Blocks(yaml.SafeDumper): pass # texts of several paragraphs as they are, so that one can write in them
+
+def _block(dumper, text): # line ends of other kinds survive in double quotes alone
+    other, block = re.search('[\x85\u2028\u2029]', text), '\n' in text and re.fullmatch('.*[^\n]\n?', text, re.S)
+    return dumper.represent_scalar('tag:yaml.org,2002:str', text, style='"' if other else '|' if block else None)
+
+_Blocks.add_representer(str, _block)
+
 # %% ../../nbs/80_elicit.spec.ipynb #8f174366
 def _entry(o):
     return yaml.safe_dump(o, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6).strip()
@@ -171,7 +180,7 @@ def to_yaml(self:Spec)->str: # With what each field means
     for k, v in self.to_dict().items():
         out.append(f'\n# {why.get(k) or ""}')
         if k in ('images', 'stimuli') and v: out += [f'{k}:', *(f'- {_entry(o)}' for o in v)]
-        else: out.append(yaml.safe_dump({k: v}, sort_keys=False, allow_unicode=True, width=120).rstrip())
+        else: out.append(yaml.dump({k: v}, Dumper=_Blocks, sort_keys=False, allow_unicode=True, width=120).rstrip())
     return '\n'.join(out) + '\n'
 
 @patch(cls_method=True)

@@ -11,7 +11,7 @@ from hmix_nb.elicit.answers import agreement, check_answer, payment
 from hmix_nb.elicit.design import SINGLE, THREE, deal, draw_pairs, own_order
 from hmix_nb.elicit.images import blend_pictures, builtin, left_out, list_folder
 from hmix_nb.elicit.spec import TASKS, TEMPLATES, AnswerError, Spec
-from hmix_nb.elicit.texts import holes, languages, load_texts, read_yaml
+from hmix_nb.elicit.texts import holes, languages, load_texts, read_yaml, texts_file
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 3), dtype=np.uint8)
 def make(template='coefficient', n=12, k=3, **kw): return Spec.new(template, (PIXELS[:n], np.arange(n) % k), classes=('cat', 'dog', 'frog', 'owl')[:k], **kw)
@@ -321,6 +321,15 @@ def test_a_language_of_ones_own(tmp_path):
     assert spec.language == 'fr' and spec.text('next') == '« Next »' and spec.text('progress', done=1, n=2) == '« 1 of 2 done »'
     with pytest.raises(ValueError, match="'fr' is unknown"): make(language='fr')
     with pytest.raises(ValueError, match='lacks'): make().replace(language='fr')
+    ours = dict(load_texts('en')['strings'])
+    whole = make().replace(language='fr', texts=ours)
+    del ours['next'] # as where a newer package has one more
+    most = make().replace(language='fr', texts=ours)
+    assert (whole.untranslated, most.untranslated, most.text('next')) == ([], ['next'], 'Next')
+    assert [sum('in English' in o for o in spec.warnings()) for spec in (whole, most)] == [0, 1]
+    path = tmp_path/'fr.yaml'
+    path.write_text(''.join(o for o in texts_file('en').splitlines(True) if not o.startswith('  next:')), encoding='utf-8')
+    with pytest.raises(ValueError, match="words: strings lacks 1, such as 'next'"): make(words=path)
 
 def test_targets_other_than_half():
     spec = make('construct', target=.7)

@@ -67,6 +67,8 @@ def _language(language, words): # its texts, and those to be kept in the study
     said = read_yaml(Path(words).read_text(encoding='utf-8-sig'))
     if lacking := sorted(set(load_texts('en')) - set(said)):
         raise ValueError(f'words: no {", ".join(lacking)}; en.yaml has them')
+    if isinstance(said['strings'], dict) and (lacking := sorted(set(load_texts('en')['strings']) - set(said['strings']))):
+        raise ValueError(f'words: strings lacks {len(lacking)}, such as {lacking[0]!r}')
     return said, dict(language=Path(words).stem, texts=said['strings'])
 
 def _words(template, said, kept, framing): # the pages around the trials
@@ -331,6 +333,7 @@ def warnings(self:Spec)->list: # Of sentences; empty if there is nothing to say
     if not self.completion_url and not self.completion_code:
         out.append('completion_url, completion_code: neither is given, so that no platform learns who finished')
     if self.wanted < 2: out.append('wanted: with one person per stimulus, there are no others to agree with')
+    if few := self.untranslated: out.append(f'texts: {len(few)} strings are shown in English, such as {few[0]!r}')
     if len(sizes) > 1: out.append(f'stimuli: batches have {min(sizes)} to {max(sizes)} trials')
     if max(sizes) > 100: out.append(f'stimuli: {max(sizes)} trials are much for one person')
     if not self.comprehension: out.append('comprehension: no questions, so that everybody goes on')

@@ -2,6 +2,7 @@
 import io, re, signal, subprocess, sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 import numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
@@ -95,6 +96,44 @@ def test_personal_ids_stay_behind(tmp_path):
         mine = pd.read_csv(export(store, tmp_path/'mine.csv', secret=store.secret))
         assert set(mine.platform) == {'60ab12cd34ef'} and len(mine) == len(store.answers())
         assert token not in (tmp_path/'mine.csv').read_text()
+
+def test_what_strangers_wrote_is_marked_for_spreadsheets_alone(tmp_path):
+    spec = Spec.new('coefficient', 'digits', ids=IDS, n_pairs=2, per_batch=12, wanted=1, repeats=1)
+    store = Store(tmp_path/'s.db', spec)
+    with serve(spec, store, quiet=True) as handle:
+        send_bots(make_bots(handle.url, spec, 1, platform=dict(PROLIFIC_PID='=1+1')))
+        store.enrol('-7f', {'=2+2': '@x'}) # as in a database of earlier days
+        spec.save(tmp_path/'s.yaml')
+        for kind, mark in (('csv', "'"), ('parquet', '')):
+            read = getattr(pd, f'read_{kind}')
+            table = read(export(store, tmp_path/f'a.{kind}', secret=store.secret))
+            assert set(table.platform) == {f'{mark}=1+1'} and f'{mark}=2+2' in table
+            words = ['export', str(tmp_path/'s.yaml'), str(tmp_path/f'p.{kind}'), '--payment', '--ids', str(tmp_path/'s.db.secret')]
+            assert main(['elicit', *words]) == 0
+            assert {f'{mark}=1+1', f'{mark}-7f'} <= set(read(tmp_path/f'p.{kind}').platform)
+
+def test_the_owner_page_needs_no_import():
+    code = ("import httpx\nfrom hmix_nb.elicit.spec import Spec\n"
+            "with Spec.new('coefficient', 'digits', n_pairs=1).serve(':memory:', quiet=True) as h: print(httpx.get(h.owner_url).text, list(h.table()))")
+    said = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert '<svg' in said and 'payment.csv' in said and "'rt_s'" in said and "'key'" not in said # the tidy table, as later in the file
+
+def test_a_link_is_found_where_the_study_was_served(photos, capsys, monkeypatch):
+    monkeypatch.chdir(photos)
+    spec = Spec.load(Spec.new('coefficient', photos/'photos', n_pairs=2, name='pets').save(photos/'pets.yaml'))
+    with Store('pets.db', spec) as store: token = store.enrol('5f')
+    assert main(['elicit', 'link', 'pets.yaml', '5f']) == 2 and '--url' in capsys.readouterr().err # never served
+    assert main(['elicit', 'link', 'pets.yaml', '5f', '--url', 'https://example.org']) == 0
+    assert capsys.readouterr().out == f'https://example.org/p/{token}\n'
+    asked, handle = [], SimpleNamespace(url='http://127.0.0.1:8000/', owner_url='http://127.0.0.1:8000/owner/x')
+    monkeypatch.setattr('hmix_nb.elicit.server.serve', lambda *a, **kw: asked.append(kw['secure']) or handle)
+    monkeypatch.setattr('hmix_nb.elicit.command._until_stopped', lambda handle: None)
+    for more, base in ((['--url', 'https://study.example.org/pets/'], 'https://study.example.org/pets'), ([], 'http://127.0.0.1:8000')):
+        assert main(['elicit', 'serve', 'pets.yaml', *more]) == 0
+        capsys.readouterr()
+        assert main(['elicit', 'link', 'pets.yaml', '5f']) == 0
+        assert capsys.readouterr().out == f'{base}/p/{token}\n'
+    assert asked == [True, False]
 
 def test_status_before_anybody_came_and_of_every_task():
     for template in TEMPLATES:
@@ -257,6 +296,9 @@ def new(photos, *words):
 
 def test_what_is_shown_may_be_said_in_the_shell(photos):
     "Mixtures, shares of ambiguous images, a table of stimuli, and a translation."
+    (photos/'photos'/'owl'/'a.HEIC').write_bytes(b'x')
+    said = shell('elicit', 'new', 'coefficient', '--images', 'photos', '--name', 'other', cwd=photos).stdout
+    assert 'Left out of photos: 1 file .heic.' in said
     spec = new(photos, 'coefficient', '--pairs', '4', '--lams', '.3,.4', '.6')
     assert len(spec.stimuli) == 2*4*6 and {s['lam_f'] for s in spec.stimuli} == {.3, .4, .6}
     assert sum(s['lam_f'] == .6 for s in spec.stimuli) == 24

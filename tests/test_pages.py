@@ -311,6 +311,14 @@ def test_swipes_and_drags_step_once(browser):
             swipe(page, '#stage', dx)
             assert lam() == want
 
+@pytest.mark.parametrize('how, keys', [(DESKTOP, True), (PHONE, False)], ids=['desktop', 'phone'])
+def test_a_phone_is_told_of_no_keys(browser, how, keys):
+    with served('construct') as handle, tab(browser, **how) as page:
+        come(page, handle)
+        shown = page.locator('.hint:visible').all_inner_texts()
+        assert len(shown) == 1 and ('Press G' in shown[0]) == keys and 'swipe' in shown[0]
+        assert page.locator('kbd:visible').count() == page.locator('label.letters:visible').count()*2 == 2*keys
+
 def test_sliders_have_to_be_touched(browser):
     with served('coefficient') as handle, tab(browser) as page:
         come(page, handle)

@@ -162,7 +162,7 @@ def test_bodies(site):
     url, kind = f'/p/{token}/answer', {'content-type': 'application/x-www-form-urlencoded'}
     def chunks():
         for _ in range(40): yield b'a'*4096
-    for status, kw in ((413, dict(content=b'a'*70_000, headers=kind)), (413, dict(content=chunks(), headers=kind)), (400, dict(content=b'a=\xff\xfe', headers=kind)),
+    for status, kw in ((413, dict(content=b'a'*140_000, headers=kind)), (413, dict(content=chunks(), headers=kind)), (400, dict(content=b'a=\xff\xfe', headers=kind)),
                        (400, dict(content=b'a=%ff', headers=kind)), (400, dict(content=b'a=%00', headers=kind)), (400, dict(content=b'&'.join([b'a=1']*200), headers=kind)),
                        (415, dict(json={})), (415, dict(files=dict(f=b'x'))), (415, dict(content=b'', headers={'content-type': ''}))):
         r = site.client.post(url, **kw)
@@ -253,6 +253,13 @@ def test_a_form_of_another_site_gets_nothing(site, words):
         assert r.status_code == 403 and 'textarea' not in r.text and 'set-cookie' not in r.headers
     assert site.store.state(token).step == 'debrief'
 
+def test_no_words_are_too_many_or_too_odd(site):
+    fields = [q['id'] for q in site.spec.debrief if q['kind'] == 'text']
+    for words, kept in (('猫'*4000, '猫'*4000), ('long\x0bwords\x0c pasted\x1b\x07', 'long\nwords\n pasted')): # as many as the boxes hold
+        token, form = site.come('debrief')
+        assert site.client.post(f'/p/{token}/debrief', data={**form, **dict.fromkeys(fields, words)}).headers['location'] == f'/p/{token}'
+        assert site.store.events().data.iloc[-1] == dict.fromkeys(fields, kept)
+
 def test_written_words_come_back_when_it_was_too_fast():
     site = Site(limits=Limits(per_token=(.001, 1)))
     token, form = site.come('debrief')
@@ -319,6 +326,7 @@ def come_by(site, query, client=None):
 def test_an_id_that_others_know_opens_nothing(site):
     victim = site.client
     token = come_by(site, 'PROLIFIC_PID=victim', victim)
+    site.client.post(f'/p/{token}/consent', data=site.fields(token) | {f'box{i}': '1' for i in range(3)})
     thief = TestClient(site.app, follow_redirects=False)
     form = hidden(thief.get('/?PROLIFIC_PID=victim').text)
     for given in (form, {**form, 'key': 'another-key'}, {**form, 'browser': victim.cookies['hmix']}):
@@ -331,10 +339,38 @@ def test_an_id_that_others_know_opens_nothing(site):
     assert come_by(site, 'PROLIFIC_PID=victim', victim) == token == site.store.link('victim') and site.store.link('nobody') is None
     assert len(site.store.participants()) == 1
 
+def test_who_enrols_by_an_id_and_does_not_consent_holds_nothing(site):
+    thief, victim = (TestClient(site.app, follow_redirects=False) for _ in range(2))
+    taken, mine = (come_by(site, 'PROLIFIC_PID=victim', o) for o in (thief, victim))
+    assert thief.get(f'/p/{taken}').status_code == 404 and site.store.link('victim') == mine != taken
+    boxes = {f'box{i}': '1' for i in range(3)}
+    assert victim.post(f'/p/{mine}/consent', data=site.fields(mine, victim) | boxes).headers['location'] == f'/p/{mine}'
+    assert thief.post('/', data=hidden(thief.get('/?PROLIFIC_PID=victim').text)).status_code == 409
+    assert site.store.link('victim') == mine and len(site.store.participants()) == 1
+
+def test_what_goes_along_with_an_id_stops_nobody(site):
+    come_by(site, 'PROLIFIC_PID=abc&SESSION_ID=a%09b&STUDY_ID=' + 's'*201)
+    assert site.store.platform_ids(site.store.secret).drop(columns='participant').to_dict('records') == [{'platform': 'abc'}]
+
+def test_an_answer_off_the_grid_is_marked():
+    site = Site('construct')
+    token, form = site.come()
+    r = site.client.post(f'/p/{token}/answer', data={**form, 'lam': '.55', 'moved_lam': '1', 'rt_ms': '900'})
+    stage = re.search('<div[^>]*id="stage"[^>]*>', r.text)[0]
+    assert r.status_code == 422 and 'aria-invalid="true"' in stage and 'aria-describedby="notice"' in stage
+    assert 'aria-invalid' not in site.client.get(f'/p/{token}').text
+
 def test_the_cookie_outlives_the_browser_and_is_secure_where_the_study_is(site):
     for url, secure in (('http://testserver', False), ('https://testserver', True)):
         said = TestClient(site.app, base_url=url).get('/').headers['set-cookie'].lower()
-        assert ('secure' in said) == secure and int(re.search('max-age=([0-9]+)', said)[1]) >= 30*24*3600 and 'httponly' in said
+        assert ('; secure' in said) == secure and int(re.search('max-age=([0-9]+)', said)[1]) >= 30*24*3600 and 'httponly' in said
+
+def test_the_cookie_is_secure_where_people_come_by_https():
+    site = Site(secure=True, limits=Limits(per_token=(.001, 1))) # whatever the proxy in between says
+    token, form = site.come('debrief')
+    late = site.client.post(f'/p/{token}/debrief', data=form, headers={'cookie': f"hmix={site.client.cookies['hmix']}"})
+    for r in (TestClient(site.app).get('/'), late): assert '; secure' in r.headers['set-cookie'].lower(), r.status_code
+    assert late.status_code == 429
 
 def test_the_key_of_the_first_form_is_short(site):
     form = hidden(site.client.get('/').text)

@@ -6,11 +6,12 @@ from types import SimpleNamespace
 import numpy as np, pandas as pd, pytest, yaml
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
+from hmix_nb.elicit import study
 from hmix_nb.elicit.answers import agreement, check_answer, payment
 from hmix_nb.elicit.design import SINGLE, THREE, deal, draw_pairs, own_order
-from hmix_nb.elicit.images import blend_pictures, builtin, list_folder
+from hmix_nb.elicit.images import blend_pictures, builtin, left_out, list_folder
 from hmix_nb.elicit.spec import TASKS, TEMPLATES, AnswerError, Spec
-from hmix_nb.elicit.texts import holes, languages, load_texts
+from hmix_nb.elicit.texts import holes, languages, load_texts, read_yaml, texts_file
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 3), dtype=np.uint8)
 def make(template='coefficient', n=12, k=3, **kw): return Spec.new(template, (PIXELS[:n], np.arange(n) % k), classes=('cat', 'dog', 'frog', 'owl')[:k], **kw)
@@ -205,10 +206,49 @@ def test_version_is_what_participants_see():
     seen = dict(target=.3, repeats=1, seed=9, size=64, upscale='nearest', language='de', framing='own', labels={'cat': 'Katze'}, instructions=['Look'],
                 title='Pets', texts={'question.coefficient.others': '{a}?'}, debrief=[], comprehension=[], minutes=20, start=.3, stimuli=spec.stimuli[:30], revise=True)
     assert len({spec.replace(**{k: v}).version for k, v in seen.items()} | {spec.version}) == len(seen)+1
+    paid = spec.replace(instructions=['Look. {bonus_line}'], pay={'bonus': 1})
+    assert paid.version != paid.replace(pay={'bonus': 2}).version # the amount is said
     other = {k: v.copy() for k, v in spec.arrays.items()}
     next(iter(other.values()))[0, 0, 0] ^= 1
     fresh = [{k: v for k, v in o.items() if k != 'sha'} for o in spec.images]
     assert spec.replace(images=fresh, arrays=other).version != spec.version == spec.replace(images=fresh).version
+
+def test_paragraphs_stand_in_the_file_as_they_are(photos, tmp_path):
+    path = Spec.new('coefficient', photos, n_pairs=2).save(tmp_path/'a.yaml')
+    said = path.read_text(encoding='utf-8')
+    mine = "We're at the lab: it's #1 {minutes}.\n\n    So \"far\"."
+    path.write_text(said.replace('[Who you are, where, and how to reach you.]', mine), encoding='utf-8') # as in an editor, without quotes
+    assert Spec.load(path).consent['text'].startswith("We're at the lab: it's #1 {minutes}.\n\nSo \"far\". We study")
+    for odd in ('a \n\n b', ' a\nb\n', '\n\na\tb', '# a\n---\n- b: c', 'ü\n\u2028猫 🐈\n', 'a\x85\nb', 'a\n\n', "'\"\n|", 'a\r\nb', '...\n.'):
+        spec = make(instructions=['Look', odd], consent=dict(text=odd, boxes=[odd]))
+        assert Spec.from_dict(read_yaml(spec.to_yaml()), arrays=spec.arrays).to_dict() == spec.to_dict(), odd
+
+def test_what_is_left_out_of_a_folder_is_told(photos):
+    assert left_out(photos) == ''
+    for name in ('dog/1.HEIC', 'dog/.DS_Store', 'Cat/2.heic', 'notes.txt', '__MACOSX/x.png', 'loose.jpg'):
+        (photos/name).parent.mkdir(exist_ok=True)
+        (photos/name).write_bytes(b'x')
+    assert sorted(left_out(photos).split(', ')) == ['1 file .txt', '1 image beside the subfolders', '2 files .heic']
+    assert len(list_folder(photos)) == 40
+    with pytest.raises(ValueError, match='but 10 images beside the subfolders, 1 file .heic'): list_folder(photos/'dog')
+
+def test_a_damaged_photograph_is_found_without_reading_it_in_full_size(tmp_path):
+    (tmp_path/'a').mkdir()
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8))
+    noise.save(tmp_path/'a'/'1.jpg')
+    assert len(list_folder(tmp_path)) == 1
+    whole = (tmp_path/'a'/'1.jpg').read_bytes()
+    (tmp_path/'a'/'1.jpg').write_bytes(whole[:-3000])
+    with pytest.raises(ValueError, match='a/1.jpg: no image'): list_folder(tmp_path)
+
+def test_a_newer_package_goes_on_with_a_study(monkeypatch):
+    mine = {'question.coefficient.others': 'How much {a}, how much {b}?'}
+    now = lambda **kw: [make(instructions=['Look. {framing} {bonus_line}'], pay={'bonus': 1}, language=l, **kw).version for l in ('en', 'de')]
+    before, own = now(), now(texts=mine)
+    shipped = study.load_texts
+    monkeypatch.setattr(study, 'load_texts', lambda *a: {**shipped(*a), 'strings': {k: f'Kindly: {v}' for k, v in shipped(*a)['strings'].items()}})
+    assert make().text('next') == 'Kindly: Next' and (now(), now(texts=mine)) == (before, own)
+    assert len({*before, *own}) == 4 and now(texts={k: v + '!' for k, v in mine.items()}) != own
 
 BAD = dict(name=['', 'a b', '../x', 3, None], task=['construkt', None, 3], language=['xx', '', 3], framing=['me'], target=[0, 1, 'x', None, True, float('nan')],
            start=[2, 'left', [], [.1, 'x'], None, True, .005], start_confidence=[2, None], repeats=[-1, 99, [99], [1, 1], 'x', [[1]], True, None], revise=['yes', 1],
@@ -281,6 +321,15 @@ def test_a_language_of_ones_own(tmp_path):
     assert spec.language == 'fr' and spec.text('next') == '« Next »' and spec.text('progress', done=1, n=2) == '« 1 of 2 done »'
     with pytest.raises(ValueError, match="'fr' is unknown"): make(language='fr')
     with pytest.raises(ValueError, match='lacks'): make().replace(language='fr')
+    ours = dict(load_texts('en')['strings'])
+    whole = make().replace(language='fr', texts=ours)
+    del ours['next'] # as where a newer package has one more
+    most = make().replace(language='fr', texts=ours)
+    assert (whole.untranslated, most.untranslated, most.text('next')) == ([], ['next'], 'Next')
+    assert [sum('in English' in o for o in spec.warnings()) for spec in (whole, most)] == [0, 1]
+    path = tmp_path/'fr.yaml'
+    path.write_text(''.join(o for o in texts_file('en').splitlines(True) if not o.startswith('  next:')), encoding='utf-8')
+    with pytest.raises(ValueError, match="words: strings lacks 1, such as 'next'"): make(words=path)
 
 def test_targets_other_than_half():
     spec = make('construct', target=.7)

@@ -323,12 +323,37 @@ def test_a_link_goes_to_the_browser_that_began(open_store):
     store = open_store()
     ann = store.enrol('ann', {'STUDY_ID': 's', 'platform': 'eve', 'participant': 'p', 'browser': 'y'}, browser='her browser')
     assert store.enrol('ann', browser='her browser') == ann == store.enrol('ann') == store.link('ann') == store.link(' ann ') # without one: the owner asks
+    assert store.advance(ann, 'consent', {'boxes': [True]*3}).step == 'instructions'
     for other in ('another', ''): refused('began', store.enrol, 'ann', browser=other)
+    assert store.enrol('ann', browser='her browser') == ann
     ben = store.enrol('ben')
     refused('began', store.enrol, 'ben', browser='her browser') # nobody knows whose it was
     assert store.link('ben') == ben and store.link('eve') is None and len(store.participants()) == 2
     ids = store.platform_ids(SECRET).set_index('platform')
     assert ids.participant['ann'] == store.state(ann).participant and 'browser' not in ids and ids.STUDY_ID['ann'] == 's'
+
+def test_an_id_is_nobodys_until_somebody_consents(open_store):
+    store = open_store(make(wanted=1, lease_minutes=1))
+    phone, laptop = (store.enrol('ann', {'STUDY_ID': k}, browser=k) for k in ('phone', 'laptop'))
+    refused('unknown', store.state, phone)
+    assert store.link('ann') == laptop and store.state(laptop).step == 'consent' and len(store.participants()) == 1
+    assert store.platform_ids(SECRET).STUDY_ID.tolist() == ['laptop']
+    with pytest.raises(AnswerError): store.advance(laptop, 'consent', {'boxes': [True, False, True]})
+    phone = store.enrol('ann', browser='phone') # nor does who ticks two of the boxes
+    store.advance(phone, 'consent', {'boxes': [True]*3})
+    for _ in range(2):
+        refused('began', store.enrol, 'ann', browser='laptop')
+        store.clock.now += 3600 # also once the lease has run out
+    for _ in store.spec.batches: begin(store)
+    full = store.enrol('ben', browser='phone')
+    assert store.advance(full, 'consent', {'boxes': [True]*3}).step == 'full'
+    refused('began', store.enrol, 'ben', browser='laptop') # consented, and waits
+    assert store.link('ann') == phone and store.state(phone).step == 'instructions'
+
+def test_where_it_is_served_is_remembered(open_store):
+    store = open_store()
+    assert store.served_at() == ''
+    for url in ('http://127.0.0.1:8000/', 'https://study.example.org/blends/'): assert store.served_at(url) == url == store.served_at()
 
 def test_the_secret_is_a_private_file(tmp_path, monkeypatch):
     path = tmp_path/'a'/'x.db'
@@ -361,6 +386,15 @@ def test_a_changed_study_is_refused_or_kept_apart(url, open_store):
     df = new.answers()
     assert df.groupby('version').size().to_dict() == {old.spec.version: 7, new.spec.version: 7} and df.class_a.notna().all()
     assert new.occupancy().finished.sum() == 1 and len(new.payment()) == 1
+
+def test_a_study_whose_version_was_named_otherwise_is_told(url, open_store):
+    if url == ':memory:': pytest.skip('nothing is left of a database in memory')
+    before = make()
+    before.__dict__['_version'] = '0123456789ab' # as an earlier package would have named it
+    with open_store(before) as store: send(store, begin(store))
+    with pytest.raises(ValueError, match='1 answers of version 0123456789ab. The study is the same, but an earlier hmix_nb .*--changed apart'): open_store(make())
+    with pytest.raises(ValueError, match='Put the study back as it was'): open_store(make(size=64))
+    with open_store(make(), changed='apart') as store: assert store.answers().version.tolist() == ['0123456789ab']
 
 def test_reopened_it_goes_on(url, open_store):
     if url == ':memory:': pytest.skip('nothing is left of a database in memory')

@@ -76,6 +76,7 @@ def new(
     args, # Parsed: see `hmix elicit new --help`
 )->int: # What the shell sees: 0
     "Make a study file from a template and a folder of images; without a template, list them."
+    from hmix_nb.elicit.images import left_out
     from hmix_nb.elicit.spec import TEMPLATES, Spec
     if args.template is None:
         for name, t in TEMPLATES.items(): print(f"{name:20} {t['about']}")
@@ -84,10 +85,11 @@ def new(
     out = Path(args.out or f'{name}.yaml')
     if out.exists() and not args.force:
         raise ValueError(f'--out: {out} is there already; give another --out or --name, or --force to replace it')
-    spec = Spec.new(args.template, _images(args), name=name, seed=args.seed, **_wishes(args))
+    spec = Spec.new(args.template, images := _images(args), name=name, seed=args.seed, **_wishes(args))
     spec.save(out)
-    _say(_about(spec), f'Written to {out}: texts, questions and numbers may be changed there. '
-                       f'Next: {_me()} check {out}')
+    rest = left_out(images) if isinstance(images, Path) else ''
+    _say(_about(spec), *([f'Left out of {images}: {rest}.'] if rest else []), f'Written to {out}: texts, questions and '
+         f'numbers may be changed there. Next: {_me()} check {out}')
     return 0
 
 # %% ../../nbs/86_elicit.command.ipynb #9da7b514
@@ -138,7 +140,7 @@ def preview(
     args, # Parsed: `study`, `port`, `open`, `root`
 )->int: # What the shell sees: 0
     "Show the pages of a study on this computer; nothing of it is kept."
-    from hmix_nb.elicit import owner, server # `owner` gives `server` its page
+    from hmix_nb.elicit import server
     from hmix_nb.elicit.store import Store
     spec = _load(args)
     handle = server.serve(spec, Store(':memory:', spec), port=args.port, quiet=True)
@@ -159,12 +161,13 @@ def serve(
     args, # Parsed: `study`, `db`, `host`, `port`, `url`, `root`
 )->int: # What the shell sees: 0
     "Serve a study until Ctrl-C; what was answered is kept, and the same command goes on from there."
-    from hmix_nb.elicit import owner, server # `owner` gives `server` its page
+    from hmix_nb.elicit import server
     from hmix_nb.elicit.store import Store
     spec, (site, path) = _load(args), _public(args.url) if args.url else ('', '')
     store = Store(_database(args), spec, changed=args.changed)
-    handle = server.serve(spec, store, host=args.host, port=args.port, root=path, quiet=True)
-    public = f'{site}{path}/' if site else handle.url
+    secure = site.startswith('https')
+    handle = server.serve(spec, store, host=args.host, port=args.port, root=path, secure=secure, quiet=True)
+    public = store.served_at(f'{site}{path}/' if site else handle.url)
     ids = '&'.join(f'{k}={{{{%{k}%}}}}' for k in ('PROLIFIC_PID', 'STUDY_ID', 'SESSION_ID'))
     _say(_about(spec), f'For participants: {public}', f'From Prolific: {public}?{ids}',
          f'For you alone, until the next start: {public}{handle.owner_url.removeprefix(handle.url)}',
@@ -201,7 +204,7 @@ def export(
     args, # Parsed: `study`, `out`, `db`, `hmix`, `details`, `ids`, `payment`, `root`
 )->int: # What the shell sees: 0
     "Write the answers to a file that `hmix analyse` reads; ids of the platform stay behind unless asked for."
-    from hmix_nb.elicit.tables import as_text, export, write_table
+    from hmix_nb.elicit.tables import export, platform_table, write_table
     store, secret = _open(args), None
     if args.ids is not None:
         if not Path(args.ids).is_file():
@@ -209,7 +212,7 @@ def export(
         secret = Path(args.ids).read_bytes().strip()
     if args.payment:
         table = store.payment()
-        if secret is not None: table = as_text(store.platform_ids(secret)).merge(table, on='participant', how='right')
+        if secret is not None: table = platform_table(store, secret, args.out).merge(table, on='participant', how='right')
         _say(f'{len(table)} people in {write_table(table, args.out)}.')
         return 0
     out = export(store, args.out, hmix=args.hmix, details=args.details, secret=secret)
@@ -222,9 +225,12 @@ def export(
 def link(
     args, # Parsed: `study`, `who`, `db`, `url`, `root`
 )->int: # What the shell sees: 0
-    "Look up the personal link of somebody whom a recruiting platform knows."
-    site, path = _public(args.url)
-    token = _open(args).link(args.who)
+    "Look up a personal link by the id of a recruiting platform: its holder's, who gave consent with it first."
+    store = _open(args)
+    if not (url := args.url or store.served_at()):
+        raise ValueError("--url: where the study is served is not known; give it, such as 'http://127.0.0.1:8000'")
+    site, path = _public(url)
+    token = store.link(args.who)
     if token is None: raise ValueError(f'ID: found {args.who!r}, and nobody came with that id')
     _say(f'{site}{path}/p/{token}')
     return 0
@@ -290,8 +296,9 @@ def add_elicit(
              _study(each, 'export', export, 'write the answers to a file')]
     for p in parts: p.add_argument('--root', **root)
     find, pre, srv, stat, ex = parts[-5:]
-    find.add_argument('who', metavar='ID', help='of the platform, such as the PROLIFIC_PID')
-    find.add_argument('--url', default='http://127.0.0.1:8000', help='as for serve; default http://127.0.0.1:8000')
+    find.add_argument('who', metavar='ID', help='of the platform, such as the PROLIFIC_PID; whoever gave consent with an id first '
+                                                'holds it, and before that the browser that came last')
+    find.add_argument('--url', help='as for serve; default: where the study was served last')
     for p in (pre, srv):
         p.add_argument('--port', type=int, default=8000, metavar='N', help='default 8000; 0 takes any that is free')
     pre.add_argument('--open', action='store_true', help='open it in a browser')

@@ -60,17 +60,17 @@ def construct_parts(
     visit:Visit, # Addresses, and what was given
 )->list: # Elements of the form
     "Lay all blends on each other, show one, and give buttons that step; the chosen one is a radio button."
-    marks, pair = [f'{lam:g}' for lam in trial.options], dict(a=trial.class_a, b=trial.class_b)
+    marks, n, pair = [f'{lam:g}' for lam in trial.options], len(trial.options), dict(a=trial.class_a, b=trial.class_b)
     now = visit.value('lam') if visit.value('lam') in marks else f'{trial.start:g}'
-    dot = lambda i, m: Input(type='radio', name='lam', value=m, checked=m == now,
-                             aria_label=spec.text('construct.step', k=i+1, n=len(marks)))
+    dot = lambda i, m: Input(type='radio', name='lam', value=m, checked=m == now, aria_label=spec.text('construct.step', k=i+1, n=n))
     steps = [Label(dot(i, m), o) for i, (m, o) in enumerate(zip(marks, _pictures(spec, trial, visit)))]
     say = {f'data_{k}_{w}': spec.text(f'construct.{t}', found=c) for w, c in dict(more=pair['a'], less=pair['b']).items()
-           for k, t in dict(step='stepped', end='end').items()}
+           for k, t in dict(step='stepped', end='end').items()} | dict(id='stage', role='group', aria_labelledby='question')
     press = [Button(Kbd(k, aria_hidden='true'), spec.text(f'construct.{w}', **pair), type='button', id=w, cls='plain',
                     aria_keyshortcuts=k.lower()) for w, k in dict(less='G', more='H').items()]
-    return [*_moved(visit, 'lam'), Div(*steps, id='stage', cls='stage', **say), Div(*press, cls='steps js-only'),
-            P(id='said', cls='said js-only', role='status'), P(spec.text('construct.hint', **pair), cls='hint js-only'),
+    return [*_moved(visit, 'lam'), Div(*steps, cls='stage', **say, **again(visit, 'lam')), Div(*press, cls='steps js-only'),
+            P(id='said', cls='said js-only', role='status'),
+            *[P(spec.text(f'construct.{o}', **pair), cls=f'hint {o} js-only') for o in ('hint', 'touch')],
             Label(Input(type='checkbox', id='keys', checked=True), Span(spec.text('construct.keys')), cls='letters js-only')]
 
 def choice_parts(

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 import sqlalchemy as sa
 from cryptography.fernet import Fernet, InvalidToken
+from fastcore.basics import patch
 from sqlalchemy import Boolean, Column, Float, Integer, String, Text
 from ..core import Stimulus, check_name
 
@@ -211,6 +212,19 @@ class Database:
     def _read(self):
         with self._lock if self._memory else nullcontext():
             with self._engine.connect() as con: yield con
+
+# %% ../../nbs/56_elicit.database.ipynb #3fb1a9d2
+@patch
+def served_at(self:Database,
+    url:str='', # To remember; '' asks
+)->str: # An address, or '' where none was remembered
+    "Remember at which address the study is served, so that links can be made later."
+    this = META.c.key == 'url'
+    with self._write() if url else self._read() as con:
+        if not url: return con.scalar(sa.select(META.c.value).where(this)) or ''
+        con.execute(META.delete().where(this))
+        con.execute(META.insert(), dict(key='url', value=url))
+    return url
 
 # %% ../../nbs/56_elicit.database.ipynb #94aae678
 def platform_record(

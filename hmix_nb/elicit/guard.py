@@ -24,13 +24,14 @@ def text_fields(
     body:bytes, # The body of a request, or a query
     n:int=100, # How many fields at most
 )->dict: # Name -> list of values
-    "Read a form strictly: UTF-8, not too many fields, no control characters but line ends."
+    "Read a form strictly: UTF-8, not too many fields; a control character in a text counts as the end of a line."
     try: pairs = parse_qsl(body.decode('ascii'), keep_blank_values=True, errors='strict', max_num_fields=n)
     except ValueError: raise Stop(400, 'malformed') from None # UnicodeDecodeError is one too
     out = {}
     for k, v in pairs:
-        if re.search('[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]', k+v): raise Stop(400, 'malformed')
-        out.setdefault(k, []).append(v.replace('\r\n', '\n'))
+        v = re.sub('\r\n|[\x01-\x08\x0b-\x1f\x7f]', '\n', v) # word processors paste vertical tabs: they cost nobody's words
+        if re.search('[\x00-\x08\x0b-\x1f\x7f]', k) or re.search('[\x00\ud800-\udfff]', k+v): raise Stop(400, 'malformed')
+        out.setdefault(k, []).append(v)
     return out
 
 # %% ../../nbs/55_elicit.guard.ipynb #c909b02a
@@ -54,7 +55,8 @@ def who_comes(
     known = {k: fields[k][0].strip() for k in (*PLATFORM, *ALONG) if fields.get(k)}
     known = {k: v for k, v in known.items() if v and not re.search(r'[{}%$<>\[\]]', v)}
     who = next((k for k in PLATFORM if k in known), None)
-    return {k: known[k] for k in (who, *ALONG) if k in known} if who else {}
+    fit = lambda k: k in known and (k == who or len(known[k]) <= 200 and known[k].isprintable()) # what goes along stops nobody
+    return {k: known[k] for k in (who, *ALONG) if fit(k)} if who else {}
 
 # %% ../../nbs/55_elicit.guard.ipynb #7f41d4e3
 async def read_form(
@@ -99,7 +101,7 @@ def same(
 @dataclass(frozen=True)
 class Limits:
     "How much one may send; a pair is (per second, at once)."
-    body: int = 65_536 # Bytes of a form
+    body: int = 65_536 # Bytes of a form; more, where all that fits into the last page's boxes is more
     per_token: tuple = (20, 400) # Requests with one participant's token
     per_address: tuple = (500, 8000) # Requests from one address, pictures and styles apart
     enrol: tuple = (1, 240) # People who begin, from one address; a lecture hall may do so at once
@@ -140,8 +142,10 @@ class Door:
         refuse, # The ASGI application for what comes too fast
         frame:bool=False, # As for `headers`
         root:str='', # What a proxy puts before all addresses, and may take away or leave there
+        secure:bool=False, # Do people come by HTTPS, whatever the proxy says? Then the cookie goes no other way
     ):
-        self.app, self.limits, self.refuse, self.frame, self.root, self.buckets = app, limits, refuse, frame, root, Buckets()
+        self.app, self.limits, self.refuse, self.frame, self.buckets = app, limits, refuse, frame, Buckets()
+        self.root, self.secure = root, secure
 
     def too_fast(self, scope):
         "Does this come too fast? Pictures, scripts and styles are not counted."
@@ -159,8 +163,10 @@ class Door:
         if self.root and scope['path'].startswith(self.root + '/'): scope = {**scope, 'path': scope['path'][len(self.root):]}
         rules = headers(self.frame, scope['path'].startswith('/owner/'))
         extra = [(k.lower().encode(), v.encode()) for k, v in rules.items()]
+        mark = b'; Secure' if self.secure or scope.get('scheme') == 'https' else b''
         async def send_on(message):
             if message['type'] == 'http.response.start':
-                message = {**message, 'headers': [*message.get('headers', ()), *extra]}
+                sent = [(k, v + mark if k == b'set-cookie' else v) for k, v in message.get('headers', ())]
+                message = {**message, 'headers': [*sent, *extra]}
             await send(message)
         await (self.refuse if self.too_fast(scope) else self.app)(scope, receive, send_on)

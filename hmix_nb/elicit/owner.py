@@ -12,8 +12,8 @@ from fastcore.basics import patch
 from fastcore.xml import A, B, Div, H1, H2, P, Section, Span, Table, Tbody, Td, Th, Thead, Time, Tr, ft, to_xml
 from ..core import check_name
 from ..data.judgments import repeats
-from . import server
 from .tables import hmix_csv, table_bytes, tidy
+from .web import OWNER
 
 # %% ../../nbs/84_elicit.owner.ipynb #c23b5f17
 def _per_stimulus(answers, spec): # how many different people answered each
@@ -211,4 +211,4 @@ def owner_view(
     return data, FILES[what], f'{spec.name}-{what}'
 
 # %% ../../nbs/84_elicit.owner.ipynb #f985fad3
-server.OWNER.update(view=owner_view, table=lambda store: tidy(store.answers(), store.spec))
+OWNER.update(view=owner_view, table=lambda store: tidy(store.answers(), store.spec))

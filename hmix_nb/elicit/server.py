@@ -26,7 +26,7 @@ from .pages import (debrief_page, instructions_page, message_page, one, read_ans
                                   trial_page, walk, welcome_page)
 from .spec import Spec
 from .store import Refused, Store, check_key
-from .web import OWNER, Handle, Pictures, Recent, document, static_files
+from .web import Handle, Pictures, Recent, document, owner_room, static_files
 
 # %% ../../nbs/83_elicit.server.ipynb #b7f1f5f2
 log = logging.getLogger('hmix_nb.elicit')
@@ -174,7 +174,7 @@ def post(self:Rooms, token, step, cookie, form):
 @patch
 def look(self:Rooms, what):
     "What the owner's view makes: elements, or a file."
-    view = self.owner or OWNER['view']
+    view = self.owner or owner_room()['view']
     return view(self.spec, self.store, what, base=f'{self.root}/owner/{self.owner_token}')
 
 @patch
@@ -231,7 +231,6 @@ def _endpoint(rooms, limits, path, acts):
             query = request.scope.get('query_string', b'')
             form = query_fields(query) if reading else await read_form(request, limits.body)
             r = await run_in_threadpool(acts['GET' if reading else 'POST'], request.path_params, cookie, form)
-            if request.url.scheme == 'https' and 'set-cookie' in r.headers: r.headers['set-cookie'] += '; Secure'
             return r
         except Stop as e: return rooms.message(e.reason, e.status, back if e.status != 404 else '')
         except Refused as e: return rooms.message(e.reason, {'unknown': 404, 'version': 409, 'began': 409}.get(e.reason, 400))
@@ -250,8 +249,10 @@ def make_app(
     limits:Limits=Limits(), # How much and how often one may send
     frame:bool=False, # May another page show ours in a frame? Then forms do without the cookie
     root:str='', # What a proxy puts before all addresses
+    secure:bool=False, # Do people come by HTTPS, also where no proxy says so?
 )->FastHTML: # An ASGI application
     "Make the web application of a study."
+    limits = replace(limits, body=max(limits.body, 16_384 + 36_000*sum(q['kind'] == 'text' for q in spec.debrief)))
     rooms = Rooms(spec, store, owner, owner_token or secrets.token_urlsafe(24), frame, root.rstrip('/'))
     steps = ('consent', 'instructions', 'comprehension', 'answer', 'debrief', 'resume')
     link = lambda p, c, f: rooms.onward(p['token']) # of a form that came back, the browser keeps the address
@@ -272,7 +273,7 @@ def make_app(
                    exception_handlers={404: wrong, 405: wrong, 400: wrong})
     app.router.redirect_slashes = False # would build addresses out of the Host header
     app.user_middleware.clear()
-    app.add_middleware(Door, limits=limits, refuse=_too_fast(rooms, limits), frame=frame, root=rooms.root)
+    app.add_middleware(Door, limits=limits, refuse=_too_fast(rooms, limits), frame=frame, root=rooms.root, secure=secure)
     app.state.rooms, app.state.owner_token = rooms, rooms.owner_token
     return app
 
@@ -289,6 +290,7 @@ def serve(
     limits:Limits=Limits(), # As for `make_app`
     frame:bool=False, # As for `make_app`
     root:str='', # As for `make_app`
+    secure:bool=False, # As for `make_app`
     quiet:bool=False, # Print no addresses?
 )->Handle: # The running server
     "Serve a study in the background, and print once where."
@@ -298,7 +300,7 @@ def serve(
         raise ValueError(f'port: {host}:{port} cannot be used ({e}); try another, or 0 for any') from None
     try:
         if not isinstance(store, Store): store = Store(store or f'{spec.name}.db', spec)
-        app = make_app(spec, store, owner=owner, owner_token=owner_token, limits=limits, frame=frame, root=root)
+        app = make_app(spec, store, owner=owner, owner_token=owner_token, limits=limits, frame=frame, root=root, secure=secure)
     except BaseException:
         sock.close()
         raise
@@ -331,15 +333,3 @@ def preview(
     shown.__class__, shown.height, shown.src = Preview, height, f'{shown.url}p/{token}'
     _previews.append(shown)
     return shown
-
-_serve, _preview = serve, preview # a patch below takes a name only within `Spec`
-
-@patch
-def serve(self:Spec, store=None, **kwargs)->Handle:
-    "Serve this study in the background: the function `serve`."
-    return _serve(self, store, **kwargs)
-
-@patch
-def preview(self:Spec, step:str='consent', height:int=720)->Preview:
-    "Show the pages of this study inside JupyterLab: the function `preview`."
-    return _preview(self, step, height)

@@ -6,7 +6,7 @@
 __all__ = ['STEPS', 'State']
 
 # %% ../../nbs/80_elicit.spec.ipynb #ce415f73
-import base64, dataclasses, hmac, os
+import base64, dataclasses, hmac, importlib, os, re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +67,8 @@ def _language(language, words): # its texts, and those to be kept in the study
     said = read_yaml(Path(words).read_text(encoding='utf-8-sig'))
     if lacking := sorted(set(load_texts('en')) - set(said)):
         raise ValueError(f'words: no {", ".join(lacking)}; en.yaml has them')
+    if isinstance(said['strings'], dict) and (lacking := sorted(set(load_texts('en')['strings']) - set(said['strings']))):
+        raise ValueError(f'words: strings lacks {len(lacking)}, such as {lacking[0]!r}')
     return said, dict(language=Path(words).stem, texts=said['strings'])
 
 def _words(template, said, kept, framing): # the pages around the trials
@@ -159,6 +161,15 @@ def png(self:Spec,
         png = made[key] = encode(self.picture(stimulus, lam))
     return png
 
+# %% ../../nbs/80_elicit.spec.ipynb #5e90b1f3
+class _Blocks(yaml.SafeDumper): pass # texts of several paragraphs as they are, so that one can write in them
+
+def _block(dumper, text): # line ends of other kinds survive in double quotes alone
+    other, block = re.search('[\x85\u2028\u2029]', text), '\n' in text and re.fullmatch('.*[^\n]\n?', text, re.S)
+    return dumper.represent_scalar('tag:yaml.org,2002:str', text, style='"' if other else '|' if block else None)
+
+_Blocks.add_representer(str, _block)
+
 # %% ../../nbs/80_elicit.spec.ipynb #8f174366
 def _entry(o):
     return yaml.safe_dump(o, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6).strip()
@@ -171,7 +182,7 @@ def to_yaml(self:Spec)->str: # With what each field means
     for k, v in self.to_dict().items():
         out.append(f'\n# {why.get(k) or ""}')
         if k in ('images', 'stimuli') and v: out += [f'{k}:', *(f'- {_entry(o)}' for o in v)]
-        else: out.append(yaml.safe_dump({k: v}, sort_keys=False, allow_unicode=True, width=120).rstrip())
+        else: out.append(yaml.dump({k: v}, Dumper=_Blocks, sort_keys=False, allow_unicode=True, width=120).rstrip())
     return '\n'.join(out) + '\n'
 
 @patch(cls_method=True)
@@ -285,6 +296,25 @@ class State:
     batch: int|None = None # The batch, once there is one
     version: str = '' # Of the study
 
+# %% ../../nbs/80_elicit.spec.ipynb #c0d8e4a2
+def _server(): return importlib.import_module('hmix_nb.elicit.server') # by name: it is a higher room
+
+@patch
+def serve(self:Spec,
+    store=None, # A `Store`, or where to make one; `None` is '<name>.db' here
+    **kwargs, # As for `elicit.server.serve`
+): # A `Handle`
+    "Serve this study in the background."
+    return _server().serve(self, store, **kwargs)
+
+@patch
+def preview(self:Spec,
+    step:str='consent', # Where to begin, such as 'trials' or 'debrief'
+    height:int=720, # Of the frame, in pixels
+): # Shows itself in a notebook; `.stop()` ends it, and so does the next one
+    "Show the pages of this study inside JupyterLab; nothing of it is kept."
+    return _server().preview(self, step, height)
+
 # %% ../../nbs/80_elicit.spec.ipynb #3a294025
 @patch
 def payment(self:Spec,
@@ -303,6 +333,7 @@ def warnings(self:Spec)->list: # Of sentences; empty if there is nothing to say
     if not self.completion_url and not self.completion_code:
         out.append('completion_url, completion_code: neither is given, so that no platform learns who finished')
     if self.wanted < 2: out.append('wanted: with one person per stimulus, there are no others to agree with')
+    if few := self.untranslated: out.append(f'texts: {len(few)} strings are shown in English, such as {few[0]!r}')
     if len(sizes) > 1: out.append(f'stimuli: batches have {min(sizes)} to {max(sizes)} trials')
     if max(sizes) > 100: out.append(f'stimuli: {max(sizes)} trials are much for one person')
     if not self.comprehension: out.append('comprehension: no questions, so that everybody goes on')

@@ -47,9 +47,11 @@ def _check_version(self:Store, con, changed):
     others = dict(con.execute(select(v, func.count()).where(v != mine).group_by(v)).all())
     if others and changed == 'refuse':
         told = ', '.join(f'{n} answers of version {v}' for v, n in others.items())
-        raise ValueError(f"study: version {mine}, but the database has {told}. Put the study back as it was, take "
-                         "another database, or open it with changed='apart' (--changed apart): then old answers stay, old "
-                         "participants cannot go on, and places are counted anew. A newer hmix_nb may ask in other words, too")
+        was = con.scalars(select(STUDIES.c.spec).where(STUDIES.c.version.in_([*others])))
+        why = ('The study is the same, but an earlier hmix_nb named versions otherwise: go on with that one'
+               if self.spec.to_dict() in map(json.loads, was) else 'Put the study back as it was')
+        raise ValueError(f"study: version {mine}, but the database has {told}. {why}, take another database, or open it with "
+            "changed='apart' (--changed apart): then old answers stay, old participants cannot go on, and places are counted anew")
     spec, same = json.dumps(self.spec.to_dict()), STUDIES.c.version == mine
     if con.scalar(select(STUDIES.c.version).where(same)): con.execute(STUDIES.update().where(same).values(spec=spec))
     else: con.execute(STUDIES.insert(), dict(version=mine, spec=spec, opened=self.clock()))
@@ -68,10 +70,12 @@ def enrol(self:Store,
         about = platform_record(platform, extra)
         hashed, sealed = self._hashed('platform', about['platform']), self._sealed(about | {'browser': mark})
     with self._write(lock=True) as con:
-        mine = select(PEOPLE.c.token, PEOPLE.c.sealed).where(PEOPLE.c.version == version, PEOPLE.c.platform == hashed)
+        mine = select(PEOPLE).where(PEOPLE.c.version == version, PEOPLE.c.platform == hashed)
         if hashed and (known := con.execute(mine).one_or_none()):
-            if mark is None or self._unsealed(known.sealed).get('browser') == mark: return known.token
-            raise Refused('began')
+            was = self._unsealed(known.sealed).get('browser')
+            if mark is None or was == mark: return known.token
+            if was is None or known.step != 'consent': raise Refused('began') # the owner's doing, or consented to
+            con.execute(PEOPLE.delete().where(PEOPLE.c.token == known.token)) # nothing was said as yet: who came last has the id
         while True: # eight digits may meet in a large study
             token = secrets.token_urlsafe(16)
             if not con.scalar(select(PEOPLE.c.token).where(PEOPLE.c.participant == short_id(token))): break

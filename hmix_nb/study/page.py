@@ -243,7 +243,7 @@ def report_dir(
     study, about = read_study(out)
     return _write(out, study, rows_of(study, out), about)
 
-# %% ../../nbs/79_study.page.ipynb #7eaae63f
+# %% ../../nbs/79_study.page.ipynb #9c8d8a1a
 def _show(study, out, root): # blends, and what people say of them; only this part of a report needs PyTorch
     r = next((r for r in study.recipes if r.labelling not in ('none', 'random', 'uniform')), None)
     if r is None: return
@@ -264,7 +264,8 @@ def run_study(
     **kwargs, # On to `run_rows`: n_jobs, device, backend, cluster, fresh, progress, run
 )->Path: # The report
     "Run what is not done yet, then write the report."
-    out, fresh = study_folder(out), kwargs.get('fresh')
+    out, fresh = Path(out), kwargs.get('fresh')
+    study_folder(out)
     if not fresh: set_aside(out, (), {}) # rows of another format are refused before anything is written
     said = study_json(study, command, tuned, [] if fresh else _starts(out))
     write_atomic(out/'study.json', said) # an unfinished folder can be reported, too

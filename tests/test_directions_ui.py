@@ -1,9 +1,10 @@
 "The desk where arrows are drawn, in a real browser: hands, keys, a phone, and what happens when a page or a server dies."
 import json, shutil, signal, socket, subprocess, sys, time
 from contextlib import contextmanager
-import httpx, pytest, torch
+from pathlib import Path
+import httpx, pandas as pd, pytest, torch
 from hmix_nb.directions.frames import unpack
-from hmix_nb.directions.space import Log, Session, replay, resume
+from hmix_nb.directions.space import Log, Session, parse_log, replay, resume
 from hmix_nb.directions.ui import Desk, DirectionWidget, serve
 
 def made(path=None, **kw):
@@ -299,6 +300,10 @@ def test_a_saved_session_is_loaded_in_the_page(browser, tmp_path):
         assert said(page) == 'Loaded: 3 arrows.' and handle.session == other and page.locator('[aria-label="Saved runs"]').inner_text().endswith('90.0 %')
         drag(page, alone(handle.session)[0], 60, 30)
         assert len(handle.session.arrows) == 4 and replay(tmp_path/'log-1') == handle.session and len(replay(tmp_path/'log').arrows) == 1
+        for name, read in (('Save', lambda o: replay(parse_log(o.read_bytes())[0]).arrows == handle.session.arrows),
+                           ('Export table', lambda o: len(pd.read_csv(o)) == len(handle.session.events))):
+            with page.expect_download() as got: button(page, name)
+            assert read(Path(got.value.path())), name
         (tmp_path/'bad.jsonl').write_text('{"event": "session"\n{"event": "load"}\n')
         page.locator('input[type=file]').set_input_files(tmp_path/'bad.jsonl')
         page.wait_for_function("() => document.querySelector('.hd-say').classList.contains('hd-bad')")

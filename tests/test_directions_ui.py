@@ -44,6 +44,15 @@ def test_an_argument_that_does_not_belong_is_named(message, words):
         before, said = desk.act(dict(do='state')), desk.act(message)
         assert not said['ok'] and words in said['say'] and '()' not in said['say'] and said['state'] == before['state']
 
+def test_a_run_is_kept_whether_or_not_it_was_painted(monkeypatch):
+    with Desk(made()) as desk:
+        monkeypatch.setattr(desk.painter, 'show', lambda *_: None)
+        assert 'Nothing to keep' in desk.act(dict(do='run_save'))['say'] and not desk.session.runs
+        for n in (1, 2):
+            desk.act(dict(do='step'))
+            run = desk.act(dict(do='run_save'))['state']['runs'][-1]
+            assert run['curve'][-1] == [n, run['last']] and 0 <= run['last'] <= 1 and len(desk.session.runs) == n
+
 def test_a_loaded_session_goes_on_in_a_file_of_its_own(tmp_path):
     with Desk(made(tmp_path/'a.jsonl')) as desk:
         desk.act(dict(do='arrow_commit', point=2, v=[.5, .2]))
@@ -277,7 +286,7 @@ def test_draw_edit_undo_delete_replay(browser, tmp_path):
         page.get_by_role('button', name='Clear all arrows').click()
         settled(page)
         assert set(s.visible) == {'map', 'uncertainty', 'field', 'violated'} and not s.arrows and replay(tmp_path/'log') == s
-        assert page.locator('[aria-label="Saved runs"] input').count() == len(s.runs) >= 1
+        assert page.locator('[aria-label="Saved runs"] input').count() == len(s.runs) == 2
         page.get_by_role('button', name='Finish').click()
         page.locator('.hd-armed').click()
         settled(page)

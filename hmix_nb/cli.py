@@ -189,7 +189,9 @@ def draw(
     from hmix_nb.directions.space import open_session
     from hmix_nb.directions.ui import serve # torch
     from hmix_nb.elicit.command import _until_stopped
+    from hmix_nb.core import check_whole
     asked = {k: v for k in ('dataset', 'n', 'seed', 'biased') if (v := getattr(args, k)) is not None}
+    if 'n' in asked: check_whole(args.n, 1, 5000, arg='n', ndim=0) # before a log is there that no desk can show
     session = open_session(args.log, args.annotator, **dict(dataset='moons', n=30, seed=0, biased=True) | asked)
     has = dict(n=100, seed=0, biased=False) | session.source
     if other := [k for k in asked if asked[k] != has[k]]:

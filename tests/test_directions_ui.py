@@ -1,9 +1,10 @@
 "The desk where arrows are drawn, in a real browser: hands, keys, a phone, and what happens when a page or a server dies."
 import json, shutil, signal, socket, subprocess, sys, time
 from contextlib import contextmanager
-import httpx, pytest, torch
+from pathlib import Path
+import httpx, pandas as pd, pytest, torch
 from hmix_nb.directions.frames import unpack
-from hmix_nb.directions.space import Log, Session, replay, resume
+from hmix_nb.directions.space import Log, Session, parse_log, replay, resume
 from hmix_nb.directions.ui import Desk, DirectionWidget, serve
 
 def made(path=None, **kw):
@@ -42,6 +43,15 @@ def test_an_argument_that_does_not_belong_is_named(message, words):
     with Desk(made()) as desk:
         before, said = desk.act(dict(do='state')), desk.act(message)
         assert not said['ok'] and words in said['say'] and '()' not in said['say'] and said['state'] == before['state']
+
+def test_a_run_is_kept_whether_or_not_it_was_painted(monkeypatch):
+    with Desk(made()) as desk:
+        monkeypatch.setattr(desk.painter, 'show', lambda *_: None)
+        assert 'Nothing to keep' in desk.act(dict(do='run_save'))['say'] and not desk.session.runs
+        for n in (1, 2):
+            desk.act(dict(do='step'))
+            run = desk.act(dict(do='run_save'))['state']['runs'][-1]
+            assert run['curve'][-1] == [n, run['last']] and 0 <= run['last'] <= 1 and len(desk.session.runs) == n
 
 def test_a_loaded_session_goes_on_in_a_file_of_its_own(tmp_path):
     with Desk(made(tmp_path/'a.jsonl')) as desk:
@@ -276,7 +286,7 @@ def test_draw_edit_undo_delete_replay(browser, tmp_path):
         page.get_by_role('button', name='Clear all arrows').click()
         settled(page)
         assert set(s.visible) == {'map', 'uncertainty', 'field', 'violated'} and not s.arrows and replay(tmp_path/'log') == s
-        assert page.locator('[aria-label="Saved runs"] input').count() == len(s.runs) >= 1
+        assert page.locator('[aria-label="Saved runs"] input').count() == len(s.runs) == 2
         page.get_by_role('button', name='Finish').click()
         page.locator('.hd-armed').click()
         settled(page)
@@ -299,6 +309,10 @@ def test_a_saved_session_is_loaded_in_the_page(browser, tmp_path):
         assert said(page) == 'Loaded: 3 arrows.' and handle.session == other and page.locator('[aria-label="Saved runs"]').inner_text().endswith('90.0 %')
         drag(page, alone(handle.session)[0], 60, 30)
         assert len(handle.session.arrows) == 4 and replay(tmp_path/'log-1') == handle.session and len(replay(tmp_path/'log').arrows) == 1
+        for name, read in (('Save', lambda o: replay(parse_log(o.read_bytes())[0]).arrows == handle.session.arrows),
+                           ('Export table', lambda o: len(pd.read_csv(o)) == len(handle.session.events))):
+            with page.expect_download() as got: button(page, name)
+            assert read(Path(got.value.path())), name
         (tmp_path/'bad.jsonl').write_text('{"event": "session"\n{"event": "load"}\n')
         page.locator('input[type=file]').set_input_files(tmp_path/'bad.jsonl')
         page.wait_for_function("() => document.querySelector('.hd-say').classList.contains('hd-bad')")

@@ -146,10 +146,11 @@ def _set(desk, pace=None, **kw):
 
 def _keep(desk):
     s, t = desk.session, desk.trainer
-    if len(t.curve) < 2: return dict(say='Nothing to keep yet: let it train first.')
+    now = t.ask(lambda: [t.epoch, round(t.practice(t.nets), 4)]) # the painter may be behind
+    if not now[0]: return dict(say='Nothing to keep yet: let it train first.')
     n = f'{len(s.arrows)} arrow{"s"*(len(s.arrows) != 1)}'
-    s.do('run', name=f"{len(s.runs)+1}: {s.settings['loss']}, {n}", curve=[list(o) for o in t.curve],
-         epochs=t.epoch, arrows=len(s.arrows), labels=int((s.labels >= 0).sum()), **s.settings)
+    s.do('run', name=f"{len(s.runs)+1}: {s.settings['loss']}, {n}", curve=[list(o) for o in t.curve if o[0] < now[0]] + [now],
+         epochs=now[0], arrows=len(s.arrows), labels=int((s.labels >= 0).sum()), **s.settings)
     return dict(say='This run is kept; later ones are drawn over it.')
 
 # %% ../../nbs/93_directions.ui.ipynb #18fb669c

@@ -7,7 +7,7 @@ exact form (float32, as published) and in the fast one. All train the same net o
 batches of 128. The first batch of each epoch, for which others start their workers, is left out. The table has the median
 over rounds, and the lowest and highest, or the second of them where there are enough. Goals are judged by the median of
 ratios within a round on a GPU, and by the fastest rounds on a CPU, which may have other things to do. On a CPU the C library
-is told to keep freed memory (`KEEP`), for all alike: to fetch it anew takes any of them 5 to 20 % of a step, by chance.
+is told to keep freed memory (`KEEP`), for all alike: to fetch it anew takes time, by chance; see --fetch.
 
 Goals on a CPU: ours, exact, no slower than the loop (up to 3 % of noise), taking images below 2 % of a step. On a GPU: ours,
 fast, at least 5 times the Learner, the 60 runs of UAI Table 2 in at most 15 minutes, one net scored on all sets within 3 s.
@@ -299,6 +299,7 @@ def main(argv=None):
     p.add_argument('--batches', type=int, help='per round; 71 on a GPU, as in UAI Table 2, and 3 on a CPU')
     p.add_argument('--workers', type=int, help="of others' loaders; as many as cores, 16 at the most, as in fastai")
     p.add_argument('--engines', nargs='*', default=[], choices=['eager', 'graph', 'compile'], help='of the fast form, to compare')
+    p.add_argument('--fetch', action='store_true', help='leave freed memory to the C library, as other programs do')
     p.add_argument('--together', nargs='*', type=int, help='how many nets side by side; 1 2 4 8 on a GPU, none on a CPU')
     o = p.parse_args(argv)
     gpu, cores = o.device.type == 'cuda', mp.cpu_count()
@@ -319,6 +320,6 @@ def main(argv=None):
     return int(not ok)
 
 if __name__ == '__main__':
-    if platform.libc_ver()[0] == 'glibc' and not (torch.cuda.is_available() or KEEP.items() <= os.environ.items()):
+    if platform.libc_ver()[0] == 'glibc' and '--fetch' not in sys.argv and not (torch.cuda.is_available() or KEEP.items() <= os.environ.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEEP)
     sys.exit(main())

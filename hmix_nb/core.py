@@ -36,7 +36,7 @@ def check_name(
     arg:str='name', # The argument, for the message
 )->str: # `value`, if it is allowed
     "Return `value` if it is one of `allowed`, else raise a `ValueError` that lists the nearest."
-    if value in allowed: return value
+    if value in (allowed := list(allowed)): return value
     allowed = list(map(str, allowed))
     shown = ', '.join(allowed[:30]) + (f', … ({len(allowed)} in all)' if len(allowed) > 30 else '')
     found = repr(value) if len(repr(value)) < 100 else f'{repr(value)[:90]} …'

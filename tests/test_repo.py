@@ -19,6 +19,7 @@ def rooms_imported(source):
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom): names = [node.module or '', *(f'{node.module}.{a.name}' for a in node.names)]
         elif isinstance(node, ast.Import): names = [a.name for a in node.names]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith('import_module'): names = [ast.unparse(node.args[0]).strip("'")]
         else: continue
         yield from (n.removeprefix('hmix_nb.') for n in names if n.removeprefix('hmix_nb.') in ROOMS and n.startswith('hmix_nb.'))
 
@@ -26,11 +27,15 @@ def test_rooms_found(): assert {'core', 'labels', 'data.hub', 'mixing.pixels', '
 
 def test_import_order_check_sees_an_upward_import():
     assert list(rooms_imported('def f():\n    from hmix_nb.study.run import run')) == ['study.run']
+    assert list(rooms_imported("def f(): return importlib.import_module('hmix_nb.study.run').run")) == ['study.run']
     assert list(rooms_imported('from hmix_nb.data import hub\nimport hmix_nb.cli')) == ['data.hub', 'cli']
+
+# what a caller asks for by a method of a lower room, found by name when it is called
+BY_NAME = {'elicit.web': {'elicit.owner'}, 'elicit.spec': {'elicit.server'}}
 
 @pytest.mark.parametrize('module', ROOMS)
 def test_a_room_imports_only_lower_rooms(module):
-    upward = {o for s in exported(ROOMS[module]) for o in rooms_imported(s) if number(o) >= number(module)}
+    upward = {o for s in exported(ROOMS[module]) for o in rooms_imported(s) if number(o) >= number(module)} - BY_NAME.get(module, set())
     assert not upward, f'{ROOMS[module].name} imports {upward}, which are not below it'
 
 def body(source): return [l for l in source.splitlines() if l.strip() and not l.startswith('#|')]

@@ -341,11 +341,15 @@ def test_an_id_that_others_know_opens_nothing(site):
 
 def test_who_enrols_by_an_id_and_does_not_consent_holds_nothing(site):
     thief, victim = (TestClient(site.app, follow_redirects=False) for _ in range(2))
-    taken, mine = (come_by(site, 'PROLIFIC_PID=victim', o) for o in (thief, victim))
+    early = hidden(thief.get('/?PROLIFIC_PID=victim').text)
+    taken, mine = thief.post('/', data=early).headers['location'].split('/')[-1], come_by(site, 'PROLIFIC_PID=victim', victim)
     assert thief.get(f'/p/{taken}').status_code == 404 and site.store.link('victim') == mine != taken
     boxes = {f'box{i}': '1' for i in range(3)}
+    again = thief.post('/', data=early).headers['location'].split('/')[-1] # the form of before, which led to a link that is gone
+    assert thief.get(f'/p/{again}').status_code == 200 and victim.get(f'/p/{mine}').status_code == 404
+    mine = come_by(site, 'PROLIFIC_PID=victim', victim)
     assert victim.post(f'/p/{mine}/consent', data=site.fields(mine, victim) | boxes).headers['location'] == f'/p/{mine}'
-    assert thief.post('/', data=hidden(thief.get('/?PROLIFIC_PID=victim').text)).status_code == 409
+    assert thief.post('/', data=early).status_code == 409
     assert site.store.link('victim') == mine and len(site.store.participants()) == 1
 
 def test_what_goes_along_with_an_id_stops_nobody(site):

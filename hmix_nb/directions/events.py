@@ -310,7 +310,7 @@ def happen(
     entry:dict, # An event with its arguments, checked by name only
 )->tuple: # The state after it, what to tell the annotator, what else belongs into the log
     "Let an event happen, on a copy: if it is refused, nothing has changed."
-    event = check_name(entry.get('event'), [*EVENTS], 'event')
+    event = check_name(entry.get('event'), EVENTS, 'event')
     if missing := [k for k in EVENTS[event][0].split() if k not in entry]: raise ValueError(f'{event}: {missing[0]} is not given')
     for k, lo, hi in (('t_ms', -np.inf, np.inf), ('ms', 0, np.inf), ('omega', 0, 1)):
         if entry.get(k) is not None: check_number(entry[k], lo, hi, k)

@@ -116,7 +116,7 @@ class Session:
     )->str: # What to tell the annotator; '' if all is well
         "Take an event: check it, write it to the log, then let it happen."
         if isinstance(event, dict): event, args = event.get('event'), {k: v for k, v in event.items() if k != 'event'} | args
-        must, may = map(str.split, EVENTS[check_name(event, [*EVENTS], 'event')])
+        must, may = map(str.split, EVENTS[check_name(event, EVENTS, 'event')])
         for k in args: check_name(k, [*must, *may, 't_ms'], f'{event}')
         if missing := [k for k in must if k not in args]: raise ValueError(f'{event}: {missing[0]} is not given')
         with self._lock:

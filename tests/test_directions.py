@@ -1,5 +1,5 @@
 "Arrows: the sets they are drawn in, sessions and their logs under all orders of events, losses, and the callback in real `Learner`s."
-import json, re, threading, warnings
+import json, re, subprocess, sys, threading, warnings
 import numpy as np, pandas as pd, pytest, torch
 import torch.nn.functional as F
 from fastai.callback.core import Callback
@@ -139,6 +139,25 @@ def test_nothing_happens_if_the_log_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.undo()
     s.do('arrow_commit', point=1, vector=(.5, 0)) # there is room again
     assert replay(tmp_path/'a.jsonl') == s and [a.point for a in s.arrows] == [1]
+
+def test_half_a_line_on_a_full_disk_is_none(tmp_path):
+    pytest.importorskip('resource', reason='no limits of file sizes on this system')
+    code = '''
+import resource, signal, sys
+from hmix_nb.directions.space import open_session, replay
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+s = open_session(sys.argv[1], 'ann', dataset='moons', n=8)
+before, (soft, hard) = s.log.path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+for more in (0, 40, 1):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + more, hard))
+    try: s.do('arrow_commit', point=0, vector=(.5, 0))
+    except OSError as e: print(e.strerror)
+    assert s.arrows == () and s.log.path.read_bytes() == before, more
+resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+s.do('arrow_commit', point=1, vector=(.5, 0)) # there is room again
+assert replay(sys.argv[1]) == s and [a.point for a in s.arrows] == [1]'''
+    p = subprocess.run([sys.executable, '-c', code, str(tmp_path/'a.jsonl')], capture_output=True, text=True, timeout=120)
+    assert p.returncode == 0 and p.stdout == 'File too large\n'*3, p.stderr
 
 def test_a_second_writer_is_refused_and_the_log_stays_whole(tmp_path):
     first = started(log=tmp_path/'a.jsonl')

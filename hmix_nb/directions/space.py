@@ -59,11 +59,10 @@ class Log:
             raise ValueError(f'log: {self.path.name} has {found} bytes, not the {self.size} of before: another session or desk writes '
                              'to it. This was not kept; allowed is one at a time: open it anew')
         if not self._checked: self._mend()
-        with open(self.path, 'ab') as f:
+        with open(self.path, 'ab', buffering=0) as f: # what is in a buffer would be written again as the file is closed
             self.size = f.tell()
             try:
-                f.write(lines)
-                f.flush()
+                while lines: lines = lines[f.write(lines):]
                 os.fsync(f.fileno())
             except OSError: # such as a full disk: half a line is none
                 f.truncate(self.size)

@@ -7,6 +7,7 @@ __all__ = ['HANDS', 'DOES', 'STATIC', 'Desk', 'DirectionWidget', 'serve']
 
 # %% ../../nbs/93_directions.ui.ipynb #94acfc54
 import inspect, json, threading, weakref
+from concurrent.futures import TimeoutError as FutureTimeout # an `OSError` from Python 3.11 on
 from dataclasses import asdict
 from pathlib import Path
 import anywidget, torch
@@ -67,10 +68,12 @@ def act(self:Desk,
         try:
             args = dict(message)
             do = check_name(args.pop('do', None), [*HANDS, *DOES], 'do')
+            if not self.trainer.on and do not in ('state', 'save', 'export'): raise ValueError('desk: it is closed; allowed is a new one')
             out = DOES[do](self, **_fitting(do, args)) if do in DOES else self.hand(do, args)
             return dict(ok=True, **(out or {}), state=self.state())
         except ValueError as e: said = f'{e}'
-        except OSError as e: said = f'This was not kept: {e.strerror or e or "it took too long"}.' # the disk is full, or gone
+        except FutureTimeout: said = 'Training did not answer in time; what you see here is what is kept.'
+        except OSError as e: said = f'This was not kept: {e.strerror or e}.' # the disk is full, or gone
         except Exception as e: # none that we know of
             log.exception('the desk could not do what it was asked for')
             said = f'That cannot be done ({type(e).__name__}).'

@@ -174,6 +174,13 @@ def test_a_training_that_fails_is_said_and_can_be_reset():
         assert not head['running'] and head['trouble'].startswith('loss: found nan at epoch 0')
         assert desk.act(dict(do='reset'))['ok'] and desk.act(dict(do='step'))['ok'] and desk.trainer.epoch == 1 and desk.trainer.trouble is None
 
+def test_nets_that_are_no_numbers_are_not_committed():
+    with Desk(made(), pace=0) as desk:
+        with torch.no_grad(): desk.trainer.nets.w1[0, 0].fill_(float('nan'))
+        said = desk.act(dict(do='commit'))
+        assert not said['ok'] and 'reset the model first' in said['say'] and not desk.session.committed
+        assert desk.act(dict(do='reset'))['ok'] and desk.act(dict(do='commit'))['ok'] and desk.session.held_out['accuracy'] > 0
+
 @pytest.mark.parametrize('how', [dict(gamma=1e6), dict(loss='hinge', gamma=1e6, alpha=1), dict(loss='tip', alpha=1), dict(loss='sign'), dict(loss='cosine', alpha=1)])
 def test_training_stays_finite_under_extreme_arrows(how):
     session = made()

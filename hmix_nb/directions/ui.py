@@ -197,11 +197,13 @@ def take_over(self:Desk,
 
 # %% ../../nbs/93_directions.ui.ipynb #0263a20e
 def _commit(desk):
-    desk.trainer.pause()
+    t = desk.trainer
+    t.pause()
+    if not shares(t.nets, t.tried[0])[0].isfinite().all(): raise ValueError('commit: the nets are no numbers; reset the model first')
     desk.report()
     desk.session.do('commit')
     test = desk.session.held_out_split()
-    p = shares(desk.trainer.nets, torch.tensor(test.x, dtype=torch.float32))[0]
+    p = shares(t.nets, torch.tensor(test.x, dtype=torch.float32))[0]
     y = torch.tensor(test.y)
     nll = -p[torch.arange(len(y)), y].clamp_min(1e-9).log().mean()
     desk.session.do('scored', accuracy=float((p.argmax(-1) == y).float().mean()), nll=float(nll))

@@ -186,6 +186,17 @@ def test_a_session_goes_on_whatever_its_log_was_cut_to(tmp_path, cut):
         again = open_session(path, 'ann', dataset='moons', n=8)
         assert np.array_equal(again.points.x, s.points.x) and again.annotator == 'ann' and replay(path) == again
 
+def test_a_log_goes_on_only_for_its_annotator_and_its_points(tmp_path):
+    path = tmp_path/'a.jsonl'
+    s = open_session(path, 'ann', dict(n=8, biased=True), dataset='moons')
+    data = path.read_bytes()
+    for args, said in ((dict(annotator='bob'), "annotator: found 'bob', and .* has 'ann'"), (dict(dataset='xor'), "dataset: found 'xor', and .* has 'moons'"),
+                       (dict(n=9), 'n: found 9, and .* has 8'), (dict(seed=1), 'seed: found 1, and .* has 0'), (dict(biased=False), 'biased: found False')):
+        with pytest.raises(ValueError, match=said): open_session(path, **args)
+        assert path.read_bytes() == data
+    for args in (dict(), dict(annotator='ann', dataset='moons', n=8, seed=0, biased=True), dict(defaults=dict(dataset='xor', n=30))):
+        assert open_session(path, **args) == s
+
 def test_threads_may_all_write(tmp_path):
     s = started(log=tmp_path/'a.jsonl')
     def work(k):

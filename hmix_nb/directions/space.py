@@ -144,7 +144,7 @@ def _plain(o, nan=False, deep=50): # as JSON gives it back, so that a session an
 
 def _finite(entry): # what JSON can hold, also in fields that nothing else looks at
     try: json.dumps(entry, allow_nan=False)
-    except ValueError: raise ValueError(f"{entry['event']}: found nan or inf ; allowed are finite numbers") from None
+    except ValueError: raise ValueError(f"{entry['event']}: found nan or inf; allowed are finite numbers") from None
     return entry
 
 @patch
@@ -213,15 +213,21 @@ def resume(
     out.clock = lambda: round(last + now(), 1)
     return out
 
+# %% ../../nbs/90_directions.space.ipynb #5e7a0023
 def open_session(
     path, # Of a log, or of one to be
-    annotator:str='', # Who annotates, where it begins
+    annotator:str='', # Who annotates; where the log is there, nobody else may go on
+    defaults:dict|None=None, # For `load` as well, but not compared with what is there
     **data, # For `load`, where there are no points yet: dataset, n, seed, biased, …
 )->Session:
     "Begin a session, or go on where its log ends: the same cell of a notebook, run again, goes on."
     there = Path(path).exists() and len(Log.read(path)) > 0
     s = resume(path) if there else Session(annotator, path)
-    if s.points is None: s.do('load', **data)
+    asked, has = dict(annotator=annotator or s.annotator), dict(annotator=s.annotator)
+    if s.points is not None: asked, has = asked | data, has | dict(n=100, seed=0, biased=False) | s.source
+    for k, v in asked.items():
+        if v != has.get(k): raise ValueError(f'{k}: found {shown(v)}, and {path} has {shown(has.get(k))}; allowed is that, or another log')
+    if s.points is None: s.do('load', **(defaults or {}) | data)
     return s
 
 # %% ../../nbs/90_directions.space.ipynb #a1447356

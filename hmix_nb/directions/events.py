@@ -9,8 +9,8 @@ __all__ = ['LOSSES', 'VIEWS', 'EVENTS', 'UNDO', 'ANNOTATES', 'FREE', 'FAR', 'EMP
 import copy
 from dataclasses import dataclass, field, fields, replace
 import numpy as np
-from ..core import check_name, check_range, check_whole
-from .sets import Arrow, Label, Points, as_vector, check_number, make_set, shown
+from ..core import check_name, check_number, check_whole, shown
+from .sets import Arrow, Label, Points, as_vector, make_set
 
 # %% ../../nbs/89_directions.events.ipynb #9421830e
 LOSSES = ('softplus', 'hinge', 'cosine', 'sign', 'tip')
@@ -310,7 +310,7 @@ def happen(
     entry:dict, # An event with its arguments, checked by name only
 )->tuple: # The state after it, what to tell the annotator, what else belongs into the log
     "Let an event happen, on a copy: if it is refused, nothing has changed."
-    event = check_name(entry.get('event'), [*EVENTS], 'event')
+    event = check_name(entry.get('event'), EVENTS, 'event')
     if missing := [k for k in EVENTS[event][0].split() if k not in entry]: raise ValueError(f'{event}: {missing[0]} is not given')
     for k, lo, hi in (('t_ms', -np.inf, np.inf), ('ms', 0, np.inf), ('omega', 0, 1)):
         if entry.get(k) is not None: check_number(entry[k], lo, hi, k)

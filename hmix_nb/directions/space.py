@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
-from ..core import check_name
+from ..core import check_name, shown
 from .events import EMPTY, EVENTS, LOSSES, VIEWS, State, happen
 from .sets import (SETS, Arrow, Drawn, Label, Oracle, Points, Split, Truth, arrows_frame, as_vector, conflicts,
-                                     make_set, read_arrows, shown, truth)
+                                     make_set, read_arrows, truth)
 
 # %% ../../nbs/90_directions.space.ipynb #910d311a
 _all_ = ['EVENTS', 'LOSSES', 'VIEWS', 'State', 'SETS', 'Arrow', 'Drawn', 'Label', 'Oracle', 'Points', 'Split', 'Truth', 'arrows_frame',
@@ -115,7 +115,7 @@ class Session:
     )->str: # What to tell the annotator; '' if all is well
         "Take an event: check it, write it to the log, then let it happen."
         if isinstance(event, dict): event, args = event.get('event'), {k: v for k, v in event.items() if k != 'event'} | args
-        must, may = map(str.split, EVENTS[check_name(event, [*EVENTS], 'event')])
+        must, may = map(str.split, EVENTS[check_name(event, EVENTS, 'event')])
         for k in args: check_name(k, [*must, *may, 't_ms'], f'{event}')
         if missing := [k for k in must if k not in args]: raise ValueError(f'{event}: {missing[0]} is not given')
         with self._lock:

@@ -13,12 +13,11 @@ from pathlib import Path
 import anywidget, torch
 import hmix_nb
 from fastcore.basics import patch
-from ..core import check_name
+from ..core import check_name, check_number
 from .frames import shares, square
 from .loss import model_hash
 from .web import DeskHandle, serve_desk
 from .space import LOSSES, Log, Session, conflicts, parse_log, replay
-from .sets import check_number
 from .trainer import Trainer, log
 
 # %% ../../nbs/93_directions.ui.ipynb #af7db798

@@ -293,6 +293,8 @@ def test_rows_are_saved_with_where_they_come_from_or_not_at_all(tiny, tmp_path, 
     assert {k: about['made_on'][0][k] for k in where} == where and about['made_on'][0]['jobs'] == 3
     assert 'a chip, 2 cores; PyTorch 2, Python 3, commit abc1234' in report_direction(to/tiny.name).read_text()
     assert save_direction(to, tiny.name, to) == f'{tiny.name}: 24 rows saved' and ',score,' in (to/tiny.name/'rows.csv').read_text() # packed again
+    (to/tiny.name/'study.json').write_text(json.dumps({k: v for k, v in about.items() if k != 'made_on'}))
+    assert 'made at no commit' in save_direction(to, tiny.name, tmp_path/'other') and not (tmp_path/'other').exists()
 
 @pytest.mark.parametrize('argv, said', [
     ('run direction-3d', "Did you mean 'direction-2d'"), ('run directiontext', "Did you mean 'direction-text'"),

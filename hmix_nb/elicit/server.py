@@ -92,7 +92,8 @@ def join(self:Rooms, cookie, form):
     key, told = (cookie, one(form, 'key')), who_comes(form)
     who = next((told.pop(k) for k in PLATFORM if k in told), None)
     with self.lock:
-        if key not in self.joined: self.joined[key] = self.store.enrol(who, told, cookie or secrets.token_urlsafe(16))
+        if who and cookie or key not in self.joined: # an id has one token, and may have a new one by now
+            self.joined[key] = self.store.enrol(who, told, cookie or secrets.token_urlsafe(16))
         if len(self.joined) > 10_000: self.joined.popitem(last=False)
         return self.onward(self.joined[key])
 
@@ -230,8 +231,7 @@ def _endpoint(rooms, limits, path, acts):
             if not reading and request.headers.get('sec-fetch-site') in ('cross-site', 'same-site'): raise Stop(403, 'csrf')
             query = request.scope.get('query_string', b'')
             form = query_fields(query) if reading else await read_form(request, limits.body)
-            r = await run_in_threadpool(acts['GET' if reading else 'POST'], request.path_params, cookie, form)
-            return r
+            return await run_in_threadpool(acts['GET' if reading else 'POST'], request.path_params, cookie, form)
         except Stop as e: return rooms.message(e.reason, e.status, back if e.status != 404 else '')
         except Refused as e: return rooms.message(e.reason, {'unknown': 404, 'version': 409, 'began': 409}.get(e.reason, 400))
         except Exception: # such as a full disk: nothing was acknowledged, and the same form may be sent again

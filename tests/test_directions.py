@@ -284,12 +284,11 @@ def test_a_label_that_puts_arrows_out_of_effect_says_so(tmp_path):
     assert '2 arrows of this point were drawn for another label, 1 of them towards this one' in three.do('label', point=0, y=(y+1) % 3)
 
 def test_a_thousand_arrows_on_a_point_are_no_trouble():
-    s, y = started(), None
-    events = list(s.events)
+    s = started()
     for i in range(1000):
         s.do('arrow_commit', point=0, vector=(.5*(-1)**i, .01))
     assert len(s.conflicts()) == 500*500 and len(s.state.past) == UNDO
-    assert replay(s.events) == s and len(events) == 2
+    assert replay(s.events) == s
 
 @pytest.mark.parametrize('text, words', [
     ('{"event": "session", "session": "s"}\n' + '['*100_000 + '\n', 'line 2 is no event'), ('\x00\xff\n', 'line 1 is no event'),

@@ -275,7 +275,7 @@ def test_rows_are_saved_with_where_they_come_from_or_not_at_all(tiny, tmp_path, 
     monkeypatch.syspath_prepend(Path(__file__).parent.parent/'tools')
     from save_rows import save_direction
     where = dict(cpu='a chip', cores=2, torch='2', python='3', commit='abc1234')
-    monkeypatch.setattr('hmix_nb.study.run._where', lambda: where)
+    monkeypatch.setattr('hmix_nb.study.run.made_where', lambda: where)
     out, to = tmp_path/'runs'/tiny.name, tmp_path/'to'
     jobs = jobs_of(tiny)
     run_direction(tiny.name, out, n_jobs=1, progress=False, command=f'hmix run {tiny.name} --jobs 1 --out {out} --root /x', backend='loky')

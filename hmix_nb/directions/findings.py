@@ -209,10 +209,9 @@ def _page_2d(rows):
 LIMITS_2D = ('The annotator is simulated, knows the truth, and answers at once: what is measured is what an arrow holds, not what '
              'people draw. Settings were chosen by unbiased accuracy on other seeds, 12 for every arm; somebody with a biased '
              'pool has no such measure. On biased moons, labels took the largest learning rate of their grid, and with a larger '
-             'one gain a point: smaller differences there are not settled. Other numbers of labels and arrows, and other nets, '
-             'may differ. "k arrows beat k labels" may not be said in general: it holds for an arrow that carries '
-             'its length, and in the cells above. Where arrows taken as labels are as good, what helped is knowing where the '
-             'boundary is, not a slope.')
+             'one gain a point: small differences there are not settled, nor are other numbers of arrows. "k arrows '
+             'beat k labels" may not be said in general: it holds for an arrow that carries its length, and '
+             'in the cells above. Where arrows taken as labels are as good, what helped is knowing where the boundary is, no slope.')
 LIMITS_TEXT = ('Intervals are over draws of training reviews. All arms are scored on one test split, whose own luck moves them '
                'together, and is not in the intervals. Settings were chosen on originals of the dev split, 12 for every arm.')
 LIMITS_IMAGE = ('One small net and few labelled images: nothing is said about larger ones. Intervals are over weights, order and '

@@ -226,7 +226,8 @@ def open_session(
     asked, has = dict(annotator=annotator or s.annotator), dict(annotator=s.annotator)
     if s.points is not None: asked, has = asked | data, has | dict(n=100, seed=0, biased=False) | s.source
     for k, v in asked.items():
-        if v != has.get(k): raise ValueError(f'{k}: found {shown(v)}, and {path} has {shown(has.get(k))}; allowed is that, or another log')
+        if v == has.get(k): continue
+        raise ValueError(f'{k}: found {shown(v)}, and {path} has {shown(has.get(k))}; allowed is that, or another log')
     if s.points is None: s.do('load', **(defaults or {}) | data)
     return s
 

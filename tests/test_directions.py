@@ -259,6 +259,24 @@ def test_nonsense_is_refused_in_our_words_and_leaves_nothing(event):
         assert replay(json.loads(json.dumps(s.events, allow_nan=False))) == s and len(s.tidy()) == len(s.events) and len(s.cost()) == 3
         for a in s.arrows: assert isinstance(a.omega, float) and isinstance(a.ms, float) and (a.r is None or 0 < a.r < 1e30)
 
+@pytest.mark.parametrize('event, args', [('clear_point', dict(point='abc')), *(('arrow_commit', dict(point=0, vector=[1e-4, 0]) | o) for o in (
+    dict(target='zzz'), dict(target=9), dict(r='x'), dict(d=['q']))), ('arrow_edit', dict(id=0, vector=[1e-4, 0], r='abc'))])
+def test_what_comes_to_nothing_is_looked_at_too(event, args):
+    s = started()
+    s.do('arrow_commit', point=0, vector=(.5, 0))
+    if event == 'clear_point': s.do('clear_all')
+    n = len(s.events)
+    with pytest.raises(ValueError, match='found'): s.do(event, **args)
+    assert len(s.events) == n and len(s.tidy()) == n
+
+def test_a_log_of_another_hand_has_a_table():
+    s = started()
+    s.do('arrow_commit', point=0, vector=(.5, 0))
+    odd = [dict(event='arrow_cancel', t_ms=0, point='abc', target=1.5, r=[1], d='x', y={}), dict(event='save', t_ms=0, arrow_id='7', d=[[1], 'q', 3])]
+    t = replay(s.events + odd).tidy()
+    assert t.tail(2)[['point', 'y', 'target', 'r', 'd_0', 'd_1']].isna().all().all() and t.arrow_id.tolist()[-1] == 7
+    assert t.head(3).equals(s.tidy()) and t.dtypes.equals(s.tidy().dtypes)
+
 def test_a_length_below_nought_does_not_turn_an_arrow_round():
     s = started()
     with pytest.raises(ValueError, match='r: found -0.5'): s.do('arrow_commit', point=0, d=(1, 0), r=-.5)

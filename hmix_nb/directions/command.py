@@ -295,7 +295,8 @@ def made_text(
     made:list, # From `made_on`
 )->str: # A sentence each; '' if nothing is known
     "Tell where rows come from."
-    return ' '.join(f"{o['jobs']} job{'s'*(o['jobs'] != 1)}, {o['seconds']:,.0f} s in all, on {o.get('cpu', 'a machine that was not noted')}, "
+    return ' '.join(f"{o['jobs']} job{'s'*(o['jobs'] != 1)}, {o['seconds']:,.0f} s in all, "
+                    f"on {o.get('cpu', 'a machine that was not noted')}, "
                     f"{o.get('cores', '?')} cores; PyTorch {o.get('torch', '?')}, Python {o.get('python', '?')}, "
                     f"commit {o.get('commit') or 'not known'}." for o in made)
 

@@ -226,7 +226,8 @@ def open_session(
     asked, has = dict(annotator=annotator or s.annotator), dict(annotator=s.annotator)
     if s.points is not None: asked, has = asked | data, has | dict(n=100, seed=0, biased=False) | s.source
     for k, v in asked.items():
-        if v != has.get(k): raise ValueError(f'{k}: found {shown(v)}, and {path} has {shown(has.get(k))}; allowed is that, or another log')
+        if v == has.get(k): continue
+        raise ValueError(f'{k}: found {shown(v)}, and {path} has {shown(has.get(k))}; allowed is that, or another log')
     if s.points is None: s.do('load', **(defaults or {}) | data)
     return s
 
@@ -281,10 +282,12 @@ def tidy(self:Session)->pd.DataFrame: # session, annotator, t_ms, event, arrow_i
         if e['event'] in ('load', 'reset'): now |= dict(epoch=0, model='')
         row = {k: e[k] for k in _COLUMNS if k not in ('loss', 'alpha') and e.get(k) is not None}
         if e['event'].startswith('arrow') and e.get('id') is not None: row['arrow_id'] = e['id']
-        if e.get('d') is not None: row |= {f'd_{i}': v for i, v in enumerate(e['d'])}
+        if isinstance(e.get('d'), list): row |= {f'd_{i}': v for i, v in enumerate(e['d'])}
         rows.append({k: now[k] for k in ('epoch', 'model', 'loss', 'alpha')} | row)
     df = pd.DataFrame(rows, columns=_COLUMNS).assign(session=self.state.session, annotator=self.state.annotator)
     whole, real = ('arrow_id', 'point', 'y', 'target'), ('d_0', 'd_1', 'r', 'omega', 'ms')
+    for k in whole + real: df[k] = pd.to_numeric(df[k].where(df[k].map(np.isscalar)), errors='coerce') # a log may be of another hand
+    for k in whole: df[k] = df[k].where(df[k] % 1 == 0)
     return df.astype(dict.fromkeys(whole, 'Int64') | dict.fromkeys(real, float))
 
 @patch

@@ -67,7 +67,8 @@ def act(self:Desk,
         try:
             args = dict(message)
             do = check_name(args.pop('do', None), [*HANDS, *DOES], 'do')
-            if not self.trainer.on and do not in ('state', 'save', 'export'): raise ValueError('desk: it is closed; allowed is a new one')
+            if not self.trainer.on and do not in ('state', 'save', 'export'):
+                raise ValueError('desk: it is closed; allowed is a new one')
             out = DOES[do](self, **_fitting(do, args)) if do in DOES else self.hand(do, args)
             return dict(ok=True, **(out or {}), state=self.state())
         except ValueError as e: said = f'{e}'

@@ -112,6 +112,7 @@ def desk(o):
             time.sleep(o.seconds)
             past, done = time.perf_counter()-at, list(times)
             gaps = sorted(b-a for a, b in zip(done, done[1:]))
+            if not gaps: sys.exit('the desk did not train')
             return len(gaps)/past, (t.painter.n-n)/past, ((page.n if page else 0)-shown)/past, gaps[int(.99*len(gaps))], gaps[-1]
         found = {}
         for _ in range(o.rounds):
@@ -126,6 +127,7 @@ def desk(o):
     for k, rows in found.items():
         e, f, r, w, longest = map(statistics.median, zip(*rows))
         print(f'{k:24}{e:10.1f}{f:10.1f}{r:11.1f}{1000*w:15.1f}{1000*longest:13.1f}')
+    _, _, r, w, _ = map(statistics.median, zip(*list(found.values())[-1])) # with a page
     missed = [f'{r:.1f} redraws a second']*(r < REDRAWS) + [f'{w:.2f} s between two epochs']*(w > WAIT)
     print(f"goals {'not met: ' + '; '.join(missed) if missed else 'met'}")
     return int(bool(missed))

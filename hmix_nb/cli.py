@@ -192,11 +192,7 @@ def draw(
     from hmix_nb.core import check_whole
     asked = {k: v for k in ('dataset', 'n', 'seed', 'biased') if (v := getattr(args, k)) is not None}
     if 'n' in asked: check_whole(args.n, 1, 5000, arg='n', ndim=0) # before a log is there that no desk can show
-    session = open_session(args.log, args.annotator, **dict(dataset='moons', n=30, seed=0, biased=True) | asked)
-    has = dict(n=100, seed=0, biased=False) | session.source
-    if other := [k for k in asked if asked[k] != has[k]]:
-        k = other[0]
-        raise ValueError(f'{k}: found {asked[k]!r}, and {args.log} has {has[k]!r}; allowed is that, or another LOG')
+    session = open_session(args.log, args.annotator, dict(dataset='moons', n=30, seed=0, biased=True), **asked)
     if len(session.events) > 2: print(f'Going on with {session}.')
     handle = serve(session, host=args.host, port=args.port)
     print(f'Kept in {args.log}. Ctrl-C ends it.', flush=True)

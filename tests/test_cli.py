@@ -157,6 +157,7 @@ def test_a_desk_that_cannot_be_is_one_line(capsys, tmp_path):
     assert "name: 'moon' is unknown. Did you mean 'moons'" in serve('--dataset', 'moon')
     for n in ('0', '6000'): assert f'n: found {n}; allowed is a finite number in [1, 5000]' in serve('-n', n)
     with socket.create_server(('127.0.0.1', 0)) as s: assert 'try another, or 0' in serve('--port', str(s.getsockname()[1])) # the log is there from now on
+    assert "annotator: found 'bob', and " in serve('--annotator', 'bob')
     assert 'seed: found 5, and ' in serve('--seed', '5') and "dataset: found 'xor', and " in serve('--dataset', 'xor')
     assert 'try another' in serve('--port', '99999')
     log.write_text('no log\n')

@@ -1,5 +1,5 @@
 "Arrows: the sets they are drawn in, sessions and their logs under all orders of events, losses, and the callback in real `Learner`s."
-import json, re, threading, warnings
+import json, re, subprocess, sys, threading, warnings
 import numpy as np, pandas as pd, pytest, torch
 import torch.nn.functional as F
 from fastai.callback.core import Callback
@@ -140,6 +140,25 @@ def test_nothing_happens_if_the_log_cannot_be_written(tmp_path, monkeypatch):
     s.do('arrow_commit', point=1, vector=(.5, 0)) # there is room again
     assert replay(tmp_path/'a.jsonl') == s and [a.point for a in s.arrows] == [1]
 
+def test_half_a_line_on_a_full_disk_is_none(tmp_path):
+    pytest.importorskip('resource', reason='no limits of file sizes on this system')
+    code = '''
+import resource, signal, sys
+from hmix_nb.directions.space import open_session, replay
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+s = open_session(sys.argv[1], 'ann', dataset='moons', n=8)
+before, (soft, hard) = s.log.path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+for more in (0, 40, 1):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + more, hard))
+    try: s.do('arrow_commit', point=0, vector=(.5, 0))
+    except OSError as e: print(e.strerror)
+    assert s.arrows == () and s.log.path.read_bytes() == before, more
+resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+s.do('arrow_commit', point=1, vector=(.5, 0)) # there is room again
+assert replay(sys.argv[1]) == s and [a.point for a in s.arrows] == [1]'''
+    p = subprocess.run([sys.executable, '-c', code, str(tmp_path/'a.jsonl')], capture_output=True, text=True, timeout=120)
+    assert p.returncode == 0 and p.stdout == 'File too large\n'*3, p.stderr
+
 def test_a_second_writer_is_refused_and_the_log_stays_whole(tmp_path):
     first = started(log=tmp_path/'a.jsonl')
     second = resume(tmp_path/'a.jsonl')
@@ -166,6 +185,17 @@ def test_a_session_goes_on_whatever_its_log_was_cut_to(tmp_path, cut):
         path.write_bytes(data[:end])
         again = open_session(path, 'ann', dataset='moons', n=8)
         assert np.array_equal(again.points.x, s.points.x) and again.annotator == 'ann' and replay(path) == again
+
+def test_a_log_goes_on_only_for_its_annotator_and_its_points(tmp_path):
+    path = tmp_path/'a.jsonl'
+    s = open_session(path, 'ann', dict(n=8, biased=True), dataset='moons')
+    data = path.read_bytes()
+    for args, said in ((dict(annotator='bob'), "annotator: found 'bob', and .* has 'ann'"), (dict(dataset='xor'), "dataset: found 'xor', and .* has 'moons'"),
+                       (dict(n=9), 'n: found 9, and .* has 8'), (dict(seed=1), 'seed: found 1, and .* has 0'), (dict(biased=False), 'biased: found False')):
+        with pytest.raises(ValueError, match=said): open_session(path, **args)
+        assert path.read_bytes() == data
+    for args in (dict(), dict(annotator='ann', dataset='moons', n=8, seed=0, biased=True), dict(defaults=dict(dataset='xor', n=30))):
+        assert open_session(path, **args) == s
 
 def test_threads_may_all_write(tmp_path):
     s = started(log=tmp_path/'a.jsonl')
@@ -229,6 +259,24 @@ def test_nonsense_is_refused_in_our_words_and_leaves_nothing(event):
         assert replay(json.loads(json.dumps(s.events, allow_nan=False))) == s and len(s.tidy()) == len(s.events) and len(s.cost()) == 3
         for a in s.arrows: assert isinstance(a.omega, float) and isinstance(a.ms, float) and (a.r is None or 0 < a.r < 1e30)
 
+@pytest.mark.parametrize('event, args', [('clear_point', dict(point='abc')), *(('arrow_commit', dict(point=0, vector=[1e-4, 0]) | o) for o in (
+    dict(target='zzz'), dict(target=9), dict(r='x'), dict(d=['q']))), ('arrow_edit', dict(id=0, vector=[1e-4, 0], r='abc'))])
+def test_what_comes_to_nothing_is_looked_at_too(event, args):
+    s = started()
+    s.do('arrow_commit', point=0, vector=(.5, 0))
+    if event == 'clear_point': s.do('clear_all')
+    n = len(s.events)
+    with pytest.raises(ValueError, match='found'): s.do(event, **args)
+    assert len(s.events) == n and len(s.tidy()) == n
+
+def test_a_log_of_another_hand_has_a_table():
+    s = started()
+    s.do('arrow_commit', point=0, vector=(.5, 0))
+    odd = [dict(event='arrow_cancel', t_ms=0, point='abc', target=1.5, r=[1], d='x', y={}), dict(event='save', t_ms=0, arrow_id='7', d=[[1], 'q', 3])]
+    t = replay(s.events + odd).tidy()
+    assert t.tail(2)[['point', 'y', 'target', 'r', 'd_0', 'd_1']].isna().all().all() and t.arrow_id.tolist()[-1] == 7
+    assert t.head(3).equals(s.tidy()) and t.dtypes.equals(s.tidy().dtypes)
+
 def test_a_length_below_nought_does_not_turn_an_arrow_round():
     s = started()
     with pytest.raises(ValueError, match='r: found -0.5'): s.do('arrow_commit', point=0, d=(1, 0), r=-.5)
@@ -254,12 +302,11 @@ def test_a_label_that_puts_arrows_out_of_effect_says_so(tmp_path):
     assert '2 arrows of this point were drawn for another label, 1 of them towards this one' in three.do('label', point=0, y=(y+1) % 3)
 
 def test_a_thousand_arrows_on_a_point_are_no_trouble():
-    s, y = started(), None
-    events = list(s.events)
+    s = started()
     for i in range(1000):
         s.do('arrow_commit', point=0, vector=(.5*(-1)**i, .01))
     assert len(s.conflicts()) == 500*500 and len(s.state.past) == UNDO
-    assert replay(s.events) == s and len(events) == 2
+    assert replay(s.events) == s
 
 @pytest.mark.parametrize('text, words', [
     ('{"event": "session", "session": "s"}\n' + '['*100_000 + '\n', 'line 2 is no event'), ('\x00\xff\n', 'line 1 is no event'),

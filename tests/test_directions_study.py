@@ -147,12 +147,18 @@ def test_sentences_follow_the_numbers():
     good, bad = (findings_2d(rows_made({'tip': v, POOL: 0., 'tip, random': -.05})) for v in (.1, -.1))
     assert 'tip is better in 2 of 2 cells' in good[0] and 'tip is worse in 2 of 2 cells' in bad[0]
     assert any('Control: tip with random arrows' in o and 'worse in 2' in o for o in good)
-    assert 'not: tip on moons' in bad[-1] and '2 of 2 differences have the same sign' in good[-1]
+    assert 'not: tip on moons' in bad[-1] and '2 of 4 differences have the same sign; not: tip, random on moons' in good[-1]
 
 def test_signs_beside_the_pilot():
     b = beside_pilot(against(rows_made({'tip': -.1, 'sign': -.1, 'cosine': 0., POOL: 0.})))
     assert b.loc[('biased', 'moons', 'tip'), 'sign'] == SIGNS[1] and b.loc[('biased', 'xor', 'sign'), 'sign'] == SIGNS[0]
-    assert len(pilot()) == 32
+    assert len(pilot()) == 40 and b.loc[('biased', 'moons', 'tip'), 'pilot'] == 17.6
+    rows = rows_made({'tip': .1, 'tip, random': -.1, POOL: 0., FULL: .2})
+    b = beside_pilot(against(rows, FULL), 'everywhere')
+    assert set(b.sign) == {SIGNS[1], SIGNS[2]} and b.loc[('biased', 'moons', 'tip'), 'pilot'] == 8.5
+    clean, everywhere = findings_2d(rows)[-2:] # no noisy ones were run
+    assert 'tip, random on xor (biased)' in clean and '0 of ' in everywhere and 'tip on moons (biased)' in everywhere
+    with pytest.raises(ValueError, match="which: 'nosy' is unknown.*noisy"): pilot('nosy')
 
 def test_words_for_scores_where_less_is_better():
     rows = rows_made({'tip': .1, POOL: 0.}).query("set == 'xor'").drop(columns=['pool', 'set', 'oracle'])
@@ -275,7 +281,7 @@ def test_rows_are_saved_with_where_they_come_from_or_not_at_all(tiny, tmp_path, 
     monkeypatch.syspath_prepend(Path(__file__).parent.parent/'tools')
     from save_rows import save_direction
     where = dict(cpu='a chip', cores=2, torch='2', python='3', commit='abc1234')
-    monkeypatch.setattr('hmix_nb.study.run._where', lambda: where)
+    monkeypatch.setattr('hmix_nb.study.run.made_where', lambda: where)
     out, to = tmp_path/'runs'/tiny.name, tmp_path/'to'
     jobs = jobs_of(tiny)
     run_direction(tiny.name, out, n_jobs=1, progress=False, command=f'hmix run {tiny.name} --jobs 1 --out {out} --root /x', backend='loky')
@@ -293,6 +299,8 @@ def test_rows_are_saved_with_where_they_come_from_or_not_at_all(tiny, tmp_path, 
     assert {k: about['made_on'][0][k] for k in where} == where and about['made_on'][0]['jobs'] == 3
     assert 'a chip, 2 cores; PyTorch 2, Python 3, commit abc1234' in report_direction(to/tiny.name).read_text()
     assert save_direction(to, tiny.name, to) == f'{tiny.name}: 24 rows saved' and ',score,' in (to/tiny.name/'rows.csv').read_text() # packed again
+    (to/tiny.name/'study.json').write_text(json.dumps({k: v for k, v in about.items() if k != 'made_on'}))
+    assert 'made at no commit' in save_direction(to, tiny.name, tmp_path/'other') and not (tmp_path/'other').exists()
 
 @pytest.mark.parametrize('argv, said', [
     ('run direction-3d', "Did you mean 'direction-2d'"), ('run directiontext', "Did you mean 'direction-text'"),

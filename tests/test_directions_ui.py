@@ -1,5 +1,6 @@
 "The desk where arrows are drawn, in a real browser: hands, keys, a phone, and what happens when a page or a server dies."
 import json, shutil, signal, socket, subprocess, sys, time
+from concurrent.futures import Future, TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from pathlib import Path
 import httpx, pandas as pd, pytest, torch
@@ -140,6 +141,27 @@ def test_a_full_disk_is_said(tmp_path, monkeypatch):
         monkeypatch.undo()
         assert desk.act(dict(do='arrow_commit', point=1, v=[.5, .2]))['ok'] and replay(tmp_path/'log') == desk.session
 
+def test_a_training_that_does_not_answer_is_no_loss(tmp_path, monkeypatch):
+    with Desk(made(tmp_path/'log')) as desk:
+        monkeypatch.setattr(Future, 'result', lambda self, timeout: (_ for _ in ()).throw(FutureTimeout()))
+        said = desk.act(dict(do='select', point=1))
+        assert said['ok'] # asks nobody
+        said = desk.act(dict(do='label', point=1, y=0)) # asks before it is noted
+        assert not said['ok'] and said['say'] == 'Training did not answer in time; what you see here is what is kept.' and not desk.session.given
+        said = desk.act(dict(do='clear_point', point=1)) # noted, then shown
+        assert not said['ok'] and 'what you see here is what is kept' in said['say'] and desk.session.events[-1]['event'] == 'clear_point'
+        monkeypatch.undo()
+        assert desk.act(dict(do='state'))['state'] == said['state'] and replay(tmp_path/'log') == desk.session
+
+def test_a_closed_desk_says_so_at_once_and_keeps_nothing(tmp_path):
+    with Desk(made(tmp_path/'log')) as desk: desk.act(dict(do='arrow_commit', point=1, v=[.5, .2]))
+    n = len(desk.session.events)
+    for do in ('undo', 'play', 'pause', 'step', 'reset', 'commit'):
+        said = desk.act(dict(do=do))
+        assert not said['ok'] and said['say'].startswith('desk: it is closed') and len(desk.session.events) == n, do
+    with pytest.raises(ValueError, match='desk: it is closed'): desk.trainer.pause() # nobody is there to answer
+    assert desk.act(dict(do='save'))['file'] and desk.act(dict(do='state'))['ok']
+
 def test_a_training_that_fails_is_said_and_can_be_reset():
     with Desk(made(), pace=0) as desk:
         with torch.no_grad(): desk.trainer.nets.w1.fill_(float('nan'))
@@ -151,6 +173,13 @@ def test_a_training_that_fails_is_said_and_can_be_reset():
             head = unpack(frame)[0]
         assert not head['running'] and head['trouble'].startswith('loss: found nan at epoch 0')
         assert desk.act(dict(do='reset'))['ok'] and desk.act(dict(do='step'))['ok'] and desk.trainer.epoch == 1 and desk.trainer.trouble is None
+
+def test_nets_that_are_no_numbers_are_not_committed():
+    with Desk(made(), pace=0) as desk:
+        with torch.no_grad(): desk.trainer.nets.w1[0, 0].fill_(float('nan'))
+        said = desk.act(dict(do='commit'))
+        assert not said['ok'] and 'reset the model first' in said['say'] and not desk.session.committed
+        assert desk.act(dict(do='reset'))['ok'] and desk.act(dict(do='commit'))['ok'] and desk.session.held_out['accuracy'] > 0
 
 @pytest.mark.parametrize('how', [dict(gamma=1e6), dict(loss='hinge', gamma=1e6, alpha=1), dict(loss='tip', alpha=1), dict(loss='sign'), dict(loss='cosine', alpha=1)])
 def test_training_stays_finite_under_extreme_arrows(how):

@@ -352,6 +352,15 @@ def test_who_enrols_by_an_id_and_does_not_consent_holds_nothing(site):
     assert thief.post('/', data=early).status_code == 409
     assert site.store.link('victim') == mine and len(site.store.participants()) == 1
 
+def test_a_form_that_is_pressed_again_after_another_device_took_the_id_leads_on(site):
+    phone, laptop = (TestClient(site.app, follow_redirects=False) for _ in range(2))
+    form = hidden(phone.get('/?PROLIFIC_PID=abc').text)
+    first, second = phone.post('/', data=form).headers['location'], '/p/' + come_by(site, 'PROLIFIC_PID=abc', laptop)
+    assert first != second and phone.get(first).status_code == 404
+    again = phone.post('/', data=form).headers['location']
+    assert phone.get(again).status_code == 200 and phone.post('/', data=form).headers['location'] == again
+    assert len(site.store.participants()) == 1
+
 def test_what_goes_along_with_an_id_stops_nobody(site):
     come_by(site, 'PROLIFIC_PID=abc&SESSION_ID=a%09b&STUDY_ID=' + 's'*201)
     assert site.store.platform_ids(site.store.secret).drop(columns='participant').to_dict('records') == [{'platform': 'abc'}]

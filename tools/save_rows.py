@@ -37,7 +37,7 @@ def save_direction(runs, name, to):
     if about is None: return f'{name}: no study of that name in {runs}; not saved'
     rows, notes = rows_of_direction(runs/name, about)
     made = made_on(runs/name, about)
-    if any(not o.get('commit') or 'dirty' in o['commit'] for o in made): notes = [*notes, 'made at no commit that can be had again']
+    if not made or any(not o.get('commit') or 'dirty' in o['commit'] for o in made): notes = [*notes, 'made at no commit that can be had again']
     if notes or not len(rows): return f'{name}: {" ".join(notes) or "no rows"}; not saved'
     write_atomic(to/name/'rows.csv', pack(rows).to_csv(index=False, float_format='%.4g'))
     write_atomic(to/name/'study.json', json.dumps(about | dict(command=command_of(runs/name, name, True), made_on=made), indent=1) + '\n')

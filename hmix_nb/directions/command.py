@@ -165,12 +165,12 @@ class Doer:
 
     def _do(self, job, path):
         import torch # workers have it, the list of studies does not
-        from hmix_nb.study.run import _where
+        from hmix_nb.study.run import made_where
         torch.set_num_threads(1)
-        start, s = time.perf_counter(), DIRECTIONS[self.study]
+        start, where, s = time.perf_counter(), made_where(), DIRECTIONS[self.study]
         source = s.needs(self.root)
         rows = s.rows(job, self.root)
-        about = dict(study=self.study, job=job, made_on=_where(), source=source, seconds=round(time.perf_counter() - start, 2))
+        about = dict(study=self.study, job=job, made_on=where, source=source, seconds=round(time.perf_counter() - start, 2))
         write_atomic(path, json.dumps(about | dict(rows=rows), indent=1))
 
 # %% ../../nbs/97_directions.command.ipynb #2729a0e7
@@ -295,7 +295,8 @@ def made_text(
     made:list, # From `made_on`
 )->str: # A sentence each; '' if nothing is known
     "Tell where rows come from."
-    return ' '.join(f"{o['jobs']} jobs, {o['seconds']:,.0f} s in all, on {o.get('cpu', 'a machine that was not noted')}, "
+    return ' '.join(f"{o['jobs']} job{'s'*(o['jobs'] != 1)}, {o['seconds']:,.0f} s in all, "
+                    f"on {o.get('cpu', 'a machine that was not noted')}, "
                     f"{o.get('cores', '?')} cores; PyTorch {o.get('torch', '?')}, Python {o.get('python', '?')}, "
                     f"commit {o.get('commit') or 'not known'}." for o in made)
 

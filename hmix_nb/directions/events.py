@@ -9,8 +9,8 @@ __all__ = ['LOSSES', 'VIEWS', 'EVENTS', 'UNDO', 'ANNOTATES', 'FREE', 'FAR', 'EMP
 import copy
 from dataclasses import dataclass, field, fields, replace
 import numpy as np
-from ..core import check_name, check_range, check_whole
-from .sets import Arrow, Label, Points, as_vector, check_number, make_set, shown
+from ..core import check_name, check_number, check_whole, shown
+from .sets import Arrow, Label, Points, as_vector, make_set
 
 # %% ../../nbs/89_directions.events.ipynb #9421830e
 LOSSES = ('softplus', 'hinge', 'cosine', 'sign', 'tip')
@@ -125,6 +125,7 @@ class _Draws(_Base): # events that draw
 
     def on_arrow_commit(self, e):
         if 'y' in e: return self._drawn(_logged(self, e))
+        self._given(e)
         point = e.get('point')
         if point is None: point = self.draft['point'] if self.draft else self.selected
         if point is None: raise ValueError('point: none is selected; allowed is the index of a point')
@@ -142,6 +143,11 @@ class _Draws(_Base): # events that draw
                             **(dict(r=None) if no_r else {}))
         return self._drawn(arrow)
 
+    def _given(self, e): # also what comes to nothing, as it is too short, is in the log
+        if e.get('target') is not None: self._class(e['target'], 'target')
+        if e.get('r') is not None: check_number(e['r'], 0, FAR, 'r')
+        if e.get('d') is not None: as_vector(e['d'], 'd', 2, FAR)
+
     def _drawn(self, arrow):
         self._annotate(arrows=self.arrows + (arrow,))
         self.ids, self.selected = (arrow.id+1, self.ids[1]), arrow.point
@@ -153,6 +159,7 @@ class _Arrows(_Draws): # events that change arrows
     def on_arrow_edit(self, e):
         i = self._arrow(e['id'])
         if 'y' in e: return self._edited(i, _logged(self, e, new=False))
+        self._given(e)
         new = {k: e[k] for k in ('omega', 'epoch', 'model') if e.get(k) is not None}
         if e.get('target') is not None: new['target'] = self._aim(e['target'], self.arrows[i])
         if e.get('vector') is not None or e.get('d') is not None:
@@ -187,7 +194,8 @@ class _Arrows(_Draws): # events that change arrows
         return '', dict(point=a.point)
 
     def on_clear_point(self, e):
-        return self._clear([a for a in self.arrows if a.point != self._point(e['point'])])
+        point = self._point(e['point'])
+        return self._clear([a for a in self.arrows if a.point != point])
 
     def on_clear_all(self, e): return self._clear([])
     def _clear(self, keep):

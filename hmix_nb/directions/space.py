@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
-from ..core import check_name
+from ..core import check_name, shown
 from .events import EMPTY, EVENTS, LOSSES, VIEWS, State, happen
 from .sets import (SETS, Arrow, Drawn, Label, Oracle, Points, Split, Truth, arrows_frame, as_vector, conflicts,
-                                     make_set, read_arrows, shown, truth)
+                                     make_set, read_arrows, truth)
 
 # %% ../../nbs/90_directions.space.ipynb #910d311a
 _all_ = ['EVENTS', 'LOSSES', 'VIEWS', 'State', 'SETS', 'Arrow', 'Drawn', 'Label', 'Oracle', 'Points', 'Split', 'Truth', 'arrows_frame',
@@ -59,11 +59,10 @@ class Log:
             raise ValueError(f'log: {self.path.name} has {found} bytes, not the {self.size} of before: another session or desk writes '
                              'to it. This was not kept; allowed is one at a time: open it anew')
         if not self._checked: self._mend()
-        with open(self.path, 'ab') as f:
+        with open(self.path, 'ab', buffering=0) as f: # what is in a buffer would be written again as the file is closed
             self.size = f.tell()
             try:
-                f.write(lines)
-                f.flush()
+                while lines: lines = lines[f.write(lines):]
                 os.fsync(f.fileno())
             except OSError: # such as a full disk: half a line is none
                 f.truncate(self.size)
@@ -145,7 +144,7 @@ def _plain(o, nan=False, deep=50): # as JSON gives it back, so that a session an
 
 def _finite(entry): # what JSON can hold, also in fields that nothing else looks at
     try: json.dumps(entry, allow_nan=False)
-    except ValueError: raise ValueError(f"{entry['event']}: found nan or inf ; allowed are finite numbers") from None
+    except ValueError: raise ValueError(f"{entry['event']}: found nan or inf; allowed are finite numbers") from None
     return entry
 
 @patch
@@ -214,15 +213,22 @@ def resume(
     out.clock = lambda: round(last + now(), 1)
     return out
 
+# %% ../../nbs/90_directions.space.ipynb #5e7a0023
 def open_session(
     path, # Of a log, or of one to be
-    annotator:str='', # Who annotates, where it begins
+    annotator:str='', # Who annotates; where the log is there, nobody else may go on
+    defaults:dict|None=None, # For `load` as well, but not compared with what is there
     **data, # For `load`, where there are no points yet: dataset, n, seed, biased, …
 )->Session:
     "Begin a session, or go on where its log ends: the same cell of a notebook, run again, goes on."
     there = Path(path).exists() and len(Log.read(path)) > 0
     s = resume(path) if there else Session(annotator, path)
-    if s.points is None: s.do('load', **data)
+    asked, has = dict(annotator=annotator or s.annotator), dict(annotator=s.annotator)
+    if s.points is not None: asked, has = asked | data, has | dict(n=100, seed=0, biased=False) | s.source
+    for k, v in asked.items():
+        if v == has.get(k): continue
+        raise ValueError(f'{k}: found {shown(v)}, and {path} has {shown(has.get(k))}; allowed is that, or another log')
+    if s.points is None: s.do('load', **(defaults or {}) | data)
     return s
 
 # %% ../../nbs/90_directions.space.ipynb #a1447356
@@ -276,10 +282,12 @@ def tidy(self:Session)->pd.DataFrame: # session, annotator, t_ms, event, arrow_i
         if e['event'] in ('load', 'reset'): now |= dict(epoch=0, model='')
         row = {k: e[k] for k in _COLUMNS if k not in ('loss', 'alpha') and e.get(k) is not None}
         if e['event'].startswith('arrow') and e.get('id') is not None: row['arrow_id'] = e['id']
-        if e.get('d') is not None: row |= {f'd_{i}': v for i, v in enumerate(e['d'])}
+        if isinstance(e.get('d'), list): row |= {f'd_{i}': v for i, v in enumerate(e['d'])}
         rows.append({k: now[k] for k in ('epoch', 'model', 'loss', 'alpha')} | row)
     df = pd.DataFrame(rows, columns=_COLUMNS).assign(session=self.state.session, annotator=self.state.annotator)
     whole, real = ('arrow_id', 'point', 'y', 'target'), ('d_0', 'd_1', 'r', 'omega', 'ms')
+    for k in whole + real: df[k] = pd.to_numeric(df[k].where(df[k].map(np.isscalar)), errors='coerce') # a log may be of another hand
+    for k in whole: df[k] = df[k].where(df[k] % 1 == 0)
     return df.astype(dict.fromkeys(whole, 'Int64') | dict.fromkeys(real, float))
 
 @patch

@@ -78,7 +78,7 @@ def one(self:Trainer):
 @patch
 def run(self:Trainer):
     "What the thread does until it is stopped."
-    while self.on:
+    while self.on or self.asks: # who asked before it was stopped has an answer
         with self.wake:
             self.wake.wait_for(lambda: self.asks or self.todo > 0 or not self.on)
             asks, self.asks = self.asks, []
@@ -102,6 +102,7 @@ def ask(self:Trainer,
     "Have something done by the thread that trains."
     done = Future()
     with self.wake:
+        if not self.on: raise ValueError('desk: it is closed; allowed is a new one')
         self.asks.append((act, done))
         self.wake.notify_all()
     return done.result(30)

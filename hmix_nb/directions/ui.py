@@ -7,17 +7,17 @@ __all__ = ['HANDS', 'DOES', 'STATIC', 'Desk', 'DirectionWidget', 'serve']
 
 # %% ../../nbs/93_directions.ui.ipynb #94acfc54
 import inspect, json, threading, weakref
+from concurrent.futures import TimeoutError as FutureTimeout # an `OSError` from Python 3.11 on
 from dataclasses import asdict
 from pathlib import Path
 import anywidget, torch
 import hmix_nb
 from fastcore.basics import patch
-from ..core import check_name
+from ..core import check_name, check_number
 from .frames import shares, square
 from .loss import model_hash
 from .web import DeskHandle, serve_desk
 from .space import LOSSES, Log, Session, conflicts, parse_log, replay
-from .sets import check_number
 from .trainer import Trainer, log
 
 # %% ../../nbs/93_directions.ui.ipynb #af7db798
@@ -67,10 +67,13 @@ def act(self:Desk,
         try:
             args = dict(message)
             do = check_name(args.pop('do', None), [*HANDS, *DOES], 'do')
+            if not self.trainer.on and do not in ('state', 'save', 'export'):
+                raise ValueError('desk: it is closed; allowed is a new one')
             out = DOES[do](self, **_fitting(do, args)) if do in DOES else self.hand(do, args)
             return dict(ok=True, **(out or {}), state=self.state())
         except ValueError as e: said = f'{e}'
-        except OSError as e: said = f'This was not kept: {e.strerror or e or "it took too long"}.' # the disk is full, or gone
+        except FutureTimeout: said = 'Training did not answer in time; what you see here is what is kept.'
+        except OSError as e: said = f'This was not kept: {e.strerror or e}.' # the disk is full, or gone
         except Exception as e: # none that we know of
             log.exception('the desk could not do what it was asked for')
             said = f'That cannot be done ({type(e).__name__}).'
@@ -194,11 +197,13 @@ def take_over(self:Desk,
 
 # %% ../../nbs/93_directions.ui.ipynb #0263a20e
 def _commit(desk):
-    desk.trainer.pause()
+    t = desk.trainer
+    t.pause()
+    if not shares(t.nets, t.tried[0])[0].isfinite().all(): raise ValueError('commit: the nets are no numbers; reset the model first')
     desk.report()
     desk.session.do('commit')
     test = desk.session.held_out_split()
-    p = shares(desk.trainer.nets, torch.tensor(test.x, dtype=torch.float32))[0]
+    p = shares(t.nets, torch.tensor(test.x, dtype=torch.float32))[0]
     y = torch.tensor(test.y)
     nll = -p[torch.arange(len(y)), y].clamp_min(1e-9).log().mean()
     desk.session.do('scored', accuracy=float((p.argmax(-1) == y).float().mean()), nll=float(nll))

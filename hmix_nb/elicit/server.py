@@ -92,7 +92,7 @@ def join(self:Rooms, cookie, form):
     key, told = (cookie, one(form, 'key')), who_comes(form)
     who = next((told.pop(k) for k in PLATFORM if k in told), None)
     with self.lock:
-        if who and cookie or key not in self.joined: # an id's link may be gone meanwhile
+        if who and cookie or key not in self.joined: # an id has one token, and may have a new one by now
             self.joined[key] = self.store.enrol(who, told, cookie or secrets.token_urlsafe(16))
         if len(self.joined) > 10_000: self.joined.popitem(last=False)
         return self.onward(self.joined[key])

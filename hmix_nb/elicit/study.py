@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
-from ..core import check_name, check_range, check_whole, rng
+from ..core import check_name, check_number, check_whole, rng
 from .answers import CHECKS, AnswerError, check_answer, check_pay, money
 from .design import check_repeats, check_start, check_stimuli, own_order, read_stimuli, start_for
 from .images import BUILTIN, FILTERS, builtin, check_images, encode, read_image, sha, shrink
@@ -140,18 +140,16 @@ def check(self:Spec,
         if isinstance(getattr(s, k), bool): raise ValueError(f'{k}: found {getattr(s, k)!r}; allowed is a whole number')
         check_whole(getattr(s, k), lo, hi, k, ndim=0)
     for k, lo, hi in (('target', .01, .99), ('lease_minutes', .01, 10**6)):
-        if isinstance(getattr(s, k), (bool, str)):
-            raise ValueError(f'{k}: found {getattr(s, k)!r}; allowed is a number')
-        check_range(getattr(s, k), lo, hi, k)
+        check_number(getattr(s, k), lo, hi, k)
     if not isinstance(s.revise, bool): raise ValueError(f'revise: found {s.revise!r}; allowed is true or false')
     check_pay(s.pay)
     check_classes(s.classes, s.labels)
     check_pages(s.consent, s.instructions, s.comprehension, s.debrief)
     check_strings(s.texts, values=SAYS)
-    lost = [] if s.language in languages() else sorted(load_texts('en')['strings'].keys() - s.texts.keys())
-    if len(lost) > 12: # of a few, `warnings` tells: a newer package may have more of them
+    known = set(load_texts('en')['strings'])
+    if s.language not in languages() and len(lacks := known - set(s.texts)) > len(known)//10: # a newer package may have a few more
         raise ValueError(f'language: {s.language!r} does not ship, as {", ".join(languages())} do, '
-                         f'and texts lacks {len(lost)} strings, such as {lost[0]!r}')
+                         f'and texts lacks {len(lacks)} of {len(known)} strings')
     check_images(s.images, s.classes, s.source, s.arrays)
     check_stimuli(s.task, s.stimuli, s.images)
     check_repeats(s.repeats, min(map(len, s.batches.values())))

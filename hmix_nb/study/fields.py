@@ -10,7 +10,7 @@ __all__ = ['LABELLINGS', 'DATA', 'ALLOWED', 'DEFAULTS', 'DIGITS', 'ImageFields',
 from dataclasses import dataclass, fields
 from math import inf
 from operator import index
-from ..core import check_name, check_range
+from ..core import check_name, check_number
 
 # %% ../../nbs/59_study.fields.ipynb #ace2c3af
 LABELLINGS = ('none', 'random', 'uniform', 'mixup', 'relabel', 'relabel+omega') # the rows of UAI Table 2, in its order
@@ -157,11 +157,8 @@ _NUMBERS = dict(label_gamma=1, smoothing=1, gamma=1, alpha=inf, kappa=1, coef=in
 _POSITIVE = dict(gamma=0, alpha=.01) # field: least, or above 0; a smaller α has no draws in floats
 _FLAGS = 'separate', 'detach', 'resimulate', 'score_s'
 def _number(v, k, hi):
-    if isinstance(v, (bool, str)) or hasattr(v, '__len__') or v is None:
-        allowed = 'of at least 0' if hi == inf else f'from 0 to {hi:g}'
-        raise ValueError(f'{k}: found {v!r}; allowed is a number {allowed}')
     if type(v) is float and 0 <= v <= hi and v < inf: return v # the way of most, and a hundred times faster
-    return float(check_range(v, 0, hi, k))
+    return check_number(v, 0, hi, k)
 
 def _steps(v, k, read, allowed):
     if isinstance(v, (tuple, list)): return tuple(read(o) for o in v) # JSON has lists

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from ..core import check_name
 from ..figures import MIXUP, PEOPLE, describe, new_figure, palette
 from .recipe import COLUMNS, STATED, published, recipe_hash
-from .summary import (HIGHER, METRICS, PAIR, attack_curve, largest_step, leader, orderings, paired,
+from .summary import (HIGHER, METRICS, attack_curve, largest_step, leader, orderings, paired,
                                    plus_minus, reliability, summarise, within)
 
 # %% ../../nbs/72_study.report.ipynb #3e21cf00
@@ -266,7 +266,6 @@ def plot_reliability(
 def plot_attack(
     runs:pd.DataFrame, # From `arm_rows`
     column:str='attack_curve', # Of the losses
-    pair=PAIR, # Columns that make a pair
 ): # The Axes; `None` where no run has losses
     "Draw the loss under FGSM over the size of the step, with 95 % intervals over runs."
     t = attack_curve(runs, column)
@@ -278,7 +277,7 @@ def plot_attack(
         ax.errorbar(o.index*255, o['mean'], yerr=o.half, fmt=f'-{mark}', ms=5, lw=1.4, capsize=2, color=color, label=_short(name))
     _zoom(ax, t['mean'], [*(t['mean'] - t.half), *(t['mean'] + t.half)], 'y')
     ax.legend(frameon=False, fontsize=8, loc='upper left', bbox_to_anchor=(1, 1))
-    first = leader(runs.assign(last=largest_step(runs, column)), 'last', pair=pair)
+    first = leader(runs.assign(last=largest_step(runs, column)), 'last')
     told = f'the loss is lowest with {_short(first)}' if first else 'no loss is lower than all others'
     return describe(ax, f'After the largest step, {told}', 'size of the FGSM step, in 1/255', 'loss, nats')
 

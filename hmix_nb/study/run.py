@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['material', 'source_of', 'corrupted_with', 'policy_of', 'objective_of', 'fed', 'relabel', 'train', 'attack_curve',
-           'score_row', 'memory_told', 'run']
+           'score_row', 'made_where', 'memory_told', 'run']
 
 # %% ../../nbs/71_study.run.ipynb #81e222b2
 import copy, platform, re, subprocess, time
@@ -222,7 +222,7 @@ def _there(s, device): return s if device == 'cpu' else s.to(device) # many nets
 
 # %% ../../nbs/71_study.run.ipynb #84b5b432
 @lru_cache(maxsize=1)
-def _where():
+def made_where()->dict: # version, commit, torch, torchvision, fastai, python, cpu, cores
     "What a reader needs to repeat a row: versions, commit, and the machine."
     import fastai, torchvision # only for their versions
     return dict(version=__version__, commit=_commit(), torch=torch.__version__, torchvision=torchvision.__version__,
@@ -265,6 +265,7 @@ def run(
 )->dict: # For JSON: the recipe's hash and fields, scores, speed, and where they come from
     "Train and score one net; a loss that is no number, a GPU that is not there or full end in an error that says so."
     device, start = torch.device(usable(device)), time.perf_counter()
+    where = made_where() # before: a commit may come meanwhile
     with one_thread(device), memory_told(recipe):
         m = material(recipe, root)
         net, history = train(recipe, m, device, progress)
@@ -280,4 +281,4 @@ def run(
                  data_share=float(history.data_share), engine=str(history.engine), device=device.type,
                  gpu=torch.cuda.get_device_name(device) if device.type == 'cuda' else None)
     about = dict(recipe=recipe_hash(recipe), **asdict(recipe))
-    return about | scores | dict(attack_curve=curve) | fed_with | speed | dict(source=m.source) | _where()
+    return about | scores | dict(attack_curve=curve) | fed_with | speed | dict(source=m.source) | where

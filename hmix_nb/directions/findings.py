@@ -210,6 +210,7 @@ def _means(rows, metrics, by=()):
     text = lambda m: [f'{a:.{digits}f} ± {b:.{digits}f}' for a, b in zip(s[m, 'mean'], s[m, 'half'])]
     return pd.DataFrame({m: text(m) for m in metrics}, index=s.index)
 
+# %% ../../nbs/96_directions.findings.ipynb #b7d14e92
 def _page_2d(rows):
     said = 'Accuracy on 4,000 unbiased points less that of {}, in points, with 95 % intervals over paired seeds.'
     out = [H2('What came out'), Ul(*map(Li, findings_2d(rows))), H2('May be said, and may not'), P(LIMITS_2D)]

@@ -37,7 +37,7 @@ def study_json(
     study:Study, # Any
     command:str='', # What the reader types to repeat it
     tuned=None, # What was selected again: from `tune`, a table, or a dict of field (or 'ARM:FIELD') to value
-    starts=(), # Of each start, a dict: `runs` that were left to do, of which another start may have done some, `jobs` side by side, `seconds` by the clock
+    starts=(), # Of each start, a dict: `runs` left to do (another start may do some), `jobs` side by side, `seconds` by the clock
 )->str: # JSON; recipes by their hash, as far as they differ from the defaults
     "Write down what was meant to run."
     plain = {f.name: getattr(study, f.name) for f in fields(Study) if f.name not in ('arms', 'full')}

@@ -14,7 +14,7 @@ from fastai.optimizer import SGD
 from fastai.torch_core import set_seed
 from hypothesis import given, settings, strategies as st
 from torch import nn
-from hmix_nb.directions.loss import KINDS, DirectionCB, DirectionLoss, Directions, margin, slope, total, violated
+from hmix_nb.directions.loss import KINDS, DirectionCB, DirectionLoss, Directions, field, margin, slope, total, violated
 from hmix_nb.directions.events import UNDO
 from hmix_nb.directions.space import EVENTS, SETS, Arrow, Log, Oracle, Session, conflicts, make_set, open_session, replay, resume, truth
 from hmix_nb.train.callbacks import HumanMixUp, MixMaxEntCB
@@ -617,3 +617,19 @@ class Deaf(nn.Module):
     def forward(self, x):
         if not self.training: return torch.zeros(len(x), 3)
         return self.bias.expand(len(x), 3)
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_transformer_learns_from_arrows(kind):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, dropout=0., batch_first=True), nn.Flatten(), nn.Linear(24, 3))
+    x, d = torch.randn(5, 3, 8), F.normalize(torch.randn(5, 24), dim=-1).view(5, 3, 8)
+    loss = DirectionLoss(kind)(net, x, torch.tensor([0, 1, 2, 0, 1]), torch.tensor([1, 2, 0, 2, 0]), d, torch.ones(5))
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None) and net[0].linear1.weight.grad.abs().sum() > 0
+
+def test_a_layer_that_writes_into_its_input_does_not_reach_ours():
+    x = torch.randn(6, 2)
+    net, before = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(2, 3)), x.clone()
+    field(net, x)
+    DirectionLoss('softplus')(net, x, torch.zeros(6).long(), torch.ones(6).long(), F.normalize(torch.randn(6, 2), dim=-1)).backward()
+    assert torch.equal(x, before) and net[1].weight.grad.abs().sum() > 0

@@ -53,9 +53,9 @@ def slope(
 
 def _gradient(f, x, y, t, create_graph): # the margins and their gradients
     if not x.is_floating_point(): raise ValueError(f'x: found {x.dtype}; allowed are floats: for tokens, their embeddings')
-    with torch.enable_grad():
+    with torch.enable_grad(), nn.attention.sdpa_kernel(nn.attention.SDPBackend.MATH): # of others no slope can be trained
         x = x.detach().requires_grad_()
-        m = margin(f(x), y, t)
+        m = margin(f(x.clone()), y, t) # whose first layer may write into it
         if m.shape != x.shape[:m.ndim]: raise ValueError(f'x: found shape {tuple(x.shape)} for margins of {tuple(m.shape)}; '
                                                          'allowed is a sample of its own for each of them')
         if not m.requires_grad: raise ValueError('f: its logits do not depend on x by a gradient; allowed is a differentiable model')
@@ -338,7 +338,7 @@ def field(
 )->Tensor: # Of the shape of `x`: -∇m
     "Where does the class lose ground fastest?"
     if y is None:
-        with torch.no_grad(): z = f(x)
+        with torch.no_grad(): z = f(x.clone())
         y = (z[..., 0] > 0).long() if z.shape[-1] == 1 else z.argmax(-1)
     return -_gradient(f, x, y, t, False)[1]
 

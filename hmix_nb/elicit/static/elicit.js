@@ -35,8 +35,14 @@ const hmix = window.hmix = {
 (() => {
   if (!hmix.form) {
     document.documentElement.dataset.ready = '1';
-  } else if (!document.querySelector('script[data-waits]')) {
-    hmix.pictures([...hmix.form.querySelectorAll('img')]).catch(() => hmix.say([{text: hmix.text('broken')}]));
+  } else { // what is not seen is not judged
+    let missing = 'loading';
+    hmix.checks.push(() => missing ? [{text: hmix.text(missing)}] : []);
+    hmix.seen = hmix.pictures([...hmix.form.querySelectorAll('img')]);
+    hmix.seen.then(() => { missing = ''; }, () => {
+      missing = 'broken';
+      hmix.say([{text: hmix.text(missing)}]);
+    });
   }
   for (const form of document.querySelectorAll('form[method=post]')) {
     let sent = false;

@@ -294,6 +294,19 @@ def new(photos, *words):
     assert r.returncode == 0, r.stderr
     return Spec.load(photos/'asked.yaml').check(files=True)
 
+@pytest.mark.parametrize('what', ['serve', 'preview'])
+def test_no_link_is_given_to_pages_without_their_images(photos, what, capsys, monkeypatch):
+    "As where the file of a study was copied to a server, and its photographs were not."
+    monkeypatch.chdir(photos)
+    spec = Spec.new('coefficient', photos/'photos', n_pairs=2)
+    spec.save(photos/'pets.yaml')
+    monkeypatch.setattr('hmix_nb.elicit.server.serve', lambda *a, **kw: pytest.fail('served'))
+    (photos/'photos'/spec.images[0]['file']).rename(photos/'renamed.jpg')
+    capsys.readouterr()
+    assert main(['elicit', what, 'pets.yaml']) == 2
+    out = capsys.readouterr()
+    assert spec.images[0]['file'] in out.err and out.err.count('\n') == 1 and not out.out and not (photos/'pets.db').exists()
+
 def test_what_is_shown_may_be_said_in_the_shell(photos):
     "Mixtures, shares of ambiguous images, a table of stimuli, and a translation."
     (photos/'photos'/'owl'/'a.HEIC').write_bytes(b'x')

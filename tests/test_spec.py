@@ -219,7 +219,7 @@ def test_paragraphs_stand_in_the_file_as_they_are(photos, tmp_path):
     mine = "We're at the lab: it's #1 {minutes}.\n\n    So \"far\"."
     path.write_text(said.replace('[Who you are, where, and how to reach you.]', mine), encoding='utf-8') # as in an editor, without quotes
     assert Spec.load(path).consent['text'].startswith("We're at the lab: it's #1 {minutes}.\n\nSo \"far\". We study")
-    for odd in ('a \n\n b', ' a\nb\n', '\n\na\tb', '# a\n---\n- b: c', 'ü\n\u2028猫 🐈\n', 'a\x85\nb', 'a\n\n', "'\"\n|", 'a\r\nb', '...\n.'):
+    for odd in ('a \n\n b', ' a\nb\n', '\n\na\tb', '# a\n---\n- b: c', 'ü\n\u2028猫 🐈\n', 'a\x85\nb', 'a\n\n', "'\"\n|", 'a\r\nb', '...\n.', 'a\n\xa0', 'a\nb\u3000'):
         spec = make(instructions=['Look', odd], consent=dict(text=odd, boxes=[odd]))
         assert Spec.from_dict(read_yaml(spec.to_yaml()), arrays=spec.arrays).to_dict() == spec.to_dict(), odd
 

@@ -142,7 +142,7 @@ def preview(
     "Show the pages of a study on this computer; nothing of it is kept."
     from hmix_nb.elicit import server
     from hmix_nb.elicit.store import Store
-    spec = _load(args)
+    spec = _load(args).check(files=True)
     handle = server.serve(spec, Store(':memory:', spec), port=args.port, quiet=True)
     _say(_about(spec), f'Look at it: {handle.url}', f'The page for you: {handle.owner_url}',
          f'Nothing is kept. Ctrl-C ends it. Then: {_me()} serve {args.study}')
@@ -163,7 +163,8 @@ def serve(
     "Serve a study until Ctrl-C; what was answered is kept, and the same command goes on from there."
     from hmix_nb.elicit import server
     from hmix_nb.elicit.store import Store
-    spec, (site, path) = _load(args), _public(args.url) if args.url else ('', '')
+    site, path = _public(args.url) if args.url else ('', '')
+    spec = _load(args).check(files=True) # what is missing here would be missing on the pages
     store = Store(_database(args), spec, changed=args.changed)
     secure = site.startswith('https')
     handle = server.serve(spec, store, host=args.host, port=args.port, root=path, secure=secure, quiet=True)

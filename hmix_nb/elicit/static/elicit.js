@@ -56,7 +56,12 @@ const hmix = window.hmix = {
         hmix.field('client_time').value = Date.now();
       }
       sent = true;
-      form.querySelectorAll('button[type=submit]').forEach(o => o.setAttribute('aria-disabled', 'true'));
+      const buttons = form.querySelectorAll('button[type=submit]');
+      buttons.forEach(o => o.setAttribute('aria-disabled', 'true'));
+      setTimeout(() => { // stopped on the way, the same form may go again: its key counts once
+        sent = false;
+        buttons.forEach(o => o.removeAttribute('aria-disabled'));
+      }, 8000);
     });
   }
   addEventListener('pageshow', event => { if (event.persisted) location.reload(); }); // back: never an old trial

@@ -136,6 +136,13 @@ def test_last_words_are_handed_out(tmp_path, kind, mark):
         assert b"'=1+1" in owner_view(spec, store, 'debrief.csv')[0] and 'debrief.csv' in to_xml(owner_view(spec, store))
         assert 'debrief.csv' not in to_xml(owner_view(spec.replace(debrief=[]), store))
 
+def test_an_analysis_of_pairwise_choices_is_refused_by_name(tmp_path, capsys):
+    row = dict(participant='a', stimulus='x', interface='pairwise', pair='cat-dog', class_a='cat', class_b='dog', lam_f=.2, lam_f2=.4, lam_h=.2, choice='first')
+    pd.DataFrame([row]).to_csv(tmp_path/'p.csv', index=False)
+    assert main(['analyse', str(tmp_path/'p.csv'), '--out', str(tmp_path/'report')]) == 2
+    err = capsys.readouterr().err
+    assert 'p.csv: pairwise choices, of which no analysis is here' in err and err.count('\n') == 1
+
 def test_the_owner_page_needs_no_import():
     code = ("import httpx\nfrom hmix_nb.elicit.spec import Spec\n"
             "with Spec.new('coefficient', 'digits', n_pairs=1).serve(':memory:', quiet=True) as h: print(httpx.get(h.owner_url).text, list(h.table()))")

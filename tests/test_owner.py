@@ -17,7 +17,7 @@ from hmix_nb.core import CIFAR10
 from hmix_nb.data.judgments import categorical, coefficient, construct, select_shuffled, short_id
 from hmix_nb.elicit.bots import audit, make_bots, send_bots
 from hmix_nb.elicit.owner import FILES, owner_view, status
-from hmix_nb.elicit.server import serve
+from hmix_nb.elicit.server import serve, walk
 from hmix_nb.elicit.spec import TEMPLATES, Spec
 from hmix_nb.elicit.store import Refused, Store
 from hmix_nb.elicit.tables import export, hmix_csv, table_bytes, tidy
@@ -111,6 +111,37 @@ def test_what_strangers_wrote_is_marked_for_spreadsheets_alone(tmp_path):
             words = ['export', str(tmp_path/'s.yaml'), str(tmp_path/f'p.{kind}'), '--payment', '--ids', str(tmp_path/'s.db.secret')]
             assert main(['elicit', *words]) == 0
             assert {f'{mark}=1+1', f'{mark}-7f'} <= set(read(tmp_path/f'p.{kind}').platform)
+
+@pytest.mark.parametrize('kind, mark', [('csv', "'"), ('parquet', '')])
+def test_last_words_are_handed_out(tmp_path, kind, mark):
+    "To a file of one's own, and on the owner's page; a question by the name of a column of the platform's has one of its own."
+    asked = [dict(id='platform', question='Which?', kind='choice', options=['phone', 'desk']), dict(id='free', question='Well?', kind='text')]
+    spec = Spec.new('coefficient', 'digits', ids=IDS, n_pairs=2, per_batch=12, wanted=1, repeats=1, debrief=asked)
+    spec.save(tmp_path/'s.yaml')
+    with Store(str(tmp_path/'s.db'), spec) as store:
+        with pytest.raises(ValueError, match='no answers yet'): owner_view(spec, store, 'debrief.csv')
+        token = store.enrol('5f3a', {})
+        walk(store, token, 'debrief')
+        store.advance(token, 'debrief', dict(free='=1+1'))
+        who = store.state(token).participant
+        words = ['elicit', 'export', str(tmp_path/'s.yaml'), str(out := tmp_path/f'said.{kind}'), '--debrief']
+        assert main(words) == 0
+        read = getattr(pd, f'read_{kind}')
+        table = read(out)
+        assert [*table] == ['participant', 'version', 'platform', 'free'] and len(table) == 1
+        assert table.iloc[0][['participant', 'version', 'free']].tolist() == [who, spec.version, f'{mark}=1+1'] and table.platform.isna().all()
+        assert main([*words, '--ids', str(tmp_path/'s.db.secret')]) == 0
+        table = read(out)
+        assert table.platform_platform.tolist() == ['5f3a'] and table.free.tolist() == [f'{mark}=1+1']
+        assert b"'=1+1" in owner_view(spec, store, 'debrief.csv')[0] and 'debrief.csv' in to_xml(owner_view(spec, store))
+        assert 'debrief.csv' not in to_xml(owner_view(spec.replace(debrief=[]), store))
+
+def test_an_analysis_of_pairwise_choices_is_refused_by_name(tmp_path, capsys):
+    row = dict(participant='a', stimulus='x', interface='pairwise', pair='cat-dog', class_a='cat', class_b='dog', lam_f=.2, lam_f2=.4, lam_h=.2, choice='first')
+    pd.DataFrame([row]).to_csv(tmp_path/'p.csv', index=False)
+    assert main(['analyse', str(tmp_path/'p.csv'), '--out', str(tmp_path/'report')]) == 2
+    err = capsys.readouterr().err
+    assert 'p.csv: pairwise choices, of which no analysis is here' in err and err.count('\n') == 1
 
 def test_the_owner_page_needs_no_import():
     code = ("import httpx\nfrom hmix_nb.elicit.spec import Spec\n"
@@ -293,6 +324,19 @@ def new(photos, *words):
     r = shell('elicit', 'new', *words, '--images', 'photos', '--name', 'asked', '--force', cwd=photos)
     assert r.returncode == 0, r.stderr
     return Spec.load(photos/'asked.yaml').check(files=True)
+
+@pytest.mark.parametrize('what', ['serve', 'preview'])
+def test_no_link_is_given_to_pages_without_their_images(photos, what, capsys, monkeypatch):
+    "As where the file of a study was copied to a server, and its photographs were not."
+    monkeypatch.chdir(photos)
+    spec = Spec.new('coefficient', photos/'photos', n_pairs=2)
+    spec.save(photos/'pets.yaml')
+    monkeypatch.setattr('hmix_nb.elicit.server.serve', lambda *a, **kw: pytest.fail('served'))
+    (photos/'photos'/spec.images[0]['file']).rename(photos/'renamed.jpg')
+    capsys.readouterr()
+    assert main(['elicit', what, 'pets.yaml']) == 2
+    out = capsys.readouterr()
+    assert Path(spec.images[0]['file']).name in out.err and 'cannot be read' in out.err and out.err.count('\n') == 1 and not out.out and not (photos/'pets.db').exists()
 
 def test_what_is_shown_may_be_said_in_the_shell(photos):
     "Mixtures, shares of ambiguous images, a table of stimuli, and a translation."

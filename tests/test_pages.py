@@ -405,6 +405,59 @@ def test_a_double_click_sends_once_without_the_scripts_help(browser):
         page.locator('progress[value="1"]').wait_for()
         assert len(handle.store.answers()) == 1
 
+def answer(page, task):
+    "Give any answer, by what the controls of the page are."
+    if task == 'coefficient':
+        for name in ('mix', 'confidence'): page.locator(f'input[name={name}]').fill('25')
+    elif task in ('select-shuffled', 'pairwise'): page.locator('input[name=choice]').first.check(force=True)
+    elif task == 'categorical':
+        page.locator('input[name=first]').first.check()
+        page.locator('[name=first_prob]').fill('80')
+        page.locator('input[name=second]').last.check()
+
+@pytest.mark.parametrize('task', TASKS)
+def test_a_picture_that_was_not_seen_is_not_judged(browser, task):
+    "Neither while it is on its way, nor when it does not come."
+    with served(task) as handle, tab(browser) as page:
+        say, said = handle.store.spec.text, lambda: page.locator('#notice').inner_text()
+        token, held, lost = handle.store.enrol(), [], 'not yet'
+        walk(handle.store, token, 'trials')
+        page.route('**/media/*', lambda r: held.append(r) if lost == 'not yet' else r.abort() if lost else r.continue_())
+        page.goto(f'{handle.url}p/{token}', wait_until='domcontentloaded') # with all scripts
+        answer(page, task)
+        page.locator('#next').click()
+        assert said() == say('loading') and not len(handle.store.answers())
+        lost = True
+        for r in held: r.abort()
+        page.get_by_text(say('broken')).wait_for()
+        page.locator('#next').click()
+        assert said() == say('broken') and not len(handle.store.answers())
+        lost = False
+        page.reload()
+        ready(page)
+        page.errors.clear() # the browser names what did not load
+        answer(page, task)
+        page.locator('#next').click()
+        page.locator('progress[value="1"]').wait_for()
+        assert len(handle.store.answers()) == 1
+
+def test_a_send_that_was_stopped_may_go_again(browser):
+    "By the browser's own button, or by a phone that gave up: the page stays, with what was entered."
+    with served('coefficient') as handle, tab(browser) as page:
+        page.clock.install()
+        page.clock.resume()
+        come(page, handle)
+        answer(page, 'coefficient')
+        stopped = []
+        page.route('**/answer', lambda r: r.continue_() if stopped else (stopped.append(r), r.abort('aborted')))
+        page.locator('#next').click(no_wait_after=True)
+        page.locator('#next[aria-disabled]').wait_for()
+        page.clock.fast_forward(10_000)
+        page.locator('#next:not([aria-disabled])').click()
+        page.locator('progress[value="1"]').wait_for()
+        assert len(stopped) == 1 and list(handle.store.answers(current=False).lam_h) == [.75]
+        page.errors.clear()
+
 def test_server_restart_in_mid_trial(browser, tmp_path):
     spec, path = small('coefficient'), str(tmp_path/'study.db')
     first = serve(spec, Store(path, spec), quiet=True)

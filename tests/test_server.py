@@ -157,6 +157,16 @@ def test_what_the_study_forbids_comes_back_with_words(site, bad):
     if bad.get('confidence', '90') == '90': assert 'name="confidence" min="0" max="100" step="1" value="90"' in r.text # kept
     assert site.client.post(f'/p/{token}/answer', data={**hidden(r.text), **GOOD}).status_code == 303
 
+@pytest.mark.parametrize('second, said', [('', 'required'), ('two', 'required'), ('-', 'second_missing')])
+def test_a_second_percentage_is_never_dropped(second, said):
+    site = Site('categorical-blends')
+    token, form = site.come()
+    names = site.spec.classes
+    second = list(names[1:3]) if second == 'two' else second
+    r = site.client.post(f'/p/{token}/answer', data={**form, 'first': names[0], 'first_prob': '50', 'second': second, 'second_prob': '20'})
+    assert r.status_code == 422 and len(site.store.answers()) == 0
+    assert site.spec.text(f'error.{said}') in unescape(r.text)
+
 def test_bodies(site):
     token, form = site.come()
     url, kind = f'/p/{token}/answer', {'content-type': 'application/x-www-form-urlencoded'}

@@ -1,5 +1,5 @@
 "A study as data: what is drawn, what is refused, what a file keeps, what people read and may answer."
-import subprocess, sys
+import os, subprocess, sys
 from collections import Counter, defaultdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -219,7 +219,7 @@ def test_paragraphs_stand_in_the_file_as_they_are(photos, tmp_path):
     mine = "We're at the lab: it's #1 {minutes}.\n\n    So \"far\"."
     path.write_text(said.replace('[Who you are, where, and how to reach you.]', mine), encoding='utf-8') # as in an editor, without quotes
     assert Spec.load(path).consent['text'].startswith("We're at the lab: it's #1 {minutes}.\n\nSo \"far\". We study")
-    for odd in ('a \n\n b', ' a\nb\n', '\n\na\tb', '# a\n---\n- b: c', 'ü\n\u2028猫 🐈\n', 'a\x85\nb', 'a\n\n', "'\"\n|", 'a\r\nb', '...\n.'):
+    for odd in ('a \n\n b', ' a\nb\n', '\n\na\tb', '# a\n---\n- b: c', 'ü\n\u2028猫 🐈\n', 'a\x85\nb', 'a\n\n', "'\"\n|", 'a\r\nb', '...\n.', 'a\n\xa0', 'a\nb\u3000'):
         spec = make(instructions=['Look', odd], consent=dict(text=odd, boxes=[odd]))
         assert Spec.from_dict(read_yaml(spec.to_yaml()), arrays=spec.arrays).to_dict() == spec.to_dict(), odd
 
@@ -231,6 +231,23 @@ def test_what_is_left_out_of_a_folder_is_told(photos):
     assert sorted(left_out(photos).split(', ')) == ['1 file .txt', '1 image beside the subfolders', '2 files .heic']
     assert len(list_folder(photos)) == 40
     with pytest.raises(ValueError, match='but 10 images beside the subfolders, 1 file .heic'): list_folder(photos/'dog')
+
+def test_what_a_viewer_keeps_beside_photographs_is_not_shown(photos):
+    rows = list_folder(photos)
+    for name in ('dog/.thumbs/1.png', 'dog/__MACOSX/._1.jpg', 'dog/@eaDir/1.jpg', '@eaDir/dog/1.jpg', '.cache/1.png', 'dog/._1.jpg'):
+        (photos/name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (4, 4)).save(photos/name)
+    assert list_folder(photos) == rows and left_out(photos) == ''
+    for name in ('dog/@me.png', 'dog/__1.png'): Image.new('RGB', (4, 4)).save(photos/name) # photographs may be called so
+    assert len(list_folder(photos)) == len(rows) + 2
+
+@pytest.mark.skipif(os.sep == '\\', reason='names of files hold neither a colon nor a backslash')
+@pytest.mark.parametrize('name', ['Screenshot 10:22:33.png', 'x\\y.png', 'C:\\x.png'])
+def test_a_photograph_is_called_as_one_likes(photos, name):
+    Image.new('RGB', (60, 60)).save(photos/'dog'/name)
+    spec = Spec.new('categorical-images', photos)
+    assert f'dog/{name}' in {o['file'] for o in spec.images}
+    spec.check(files=True)
 
 def test_a_damaged_photograph_is_found_without_reading_it_in_full_size(tmp_path):
     (tmp_path/'a').mkdir()

@@ -387,6 +387,16 @@ def test_a_changed_study_is_refused_or_kept_apart(url, open_store):
     assert df.groupby('version').size().to_dict() == {old.spec.version: 7, new.spec.version: 7} and df.class_a.notna().all()
     assert new.occupancy().finished.sum() == 1 and len(new.payment()) == 1
 
+def test_last_words_are_those_of_one_version(url, open_store):
+    if url == ':memory:': pytest.skip('nothing is left of a database in memory')
+    asked = lambda *ids: [dict(id=o, question='Well?', kind='text') for o in ids]
+    stores = old, new = [open_store(make(debrief=asked(*o)), changed='apart') for o in (('same', 'before'), ('same', 'after'))]
+    for s, said in zip(stores, (dict(same='a', before='b'), dict(same='c'))):
+        finish(s, who := begin(s))
+        s.advance(who, 'debrief', said)
+    assert old.debriefs().drop(columns='participant').values.tolist() == [[old.spec.version, 'a', 'b']]
+    assert new.debriefs().drop(columns='participant').values.tolist() == [[new.spec.version, 'c', None]]
+
 def test_a_study_whose_version_was_named_otherwise_is_told(url, open_store):
     if url == ':memory:': pytest.skip('nothing is left of a database in memory')
     before = make()

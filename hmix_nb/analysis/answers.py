@@ -79,6 +79,8 @@ def read_table(
     if more: check_table(df, *sorted(more), nan=('rt_s', 'confidence'), arg=path.name)
     if 'interface' in df:
         check_table(df, 'participant', 'interface', 'pair', 'class_a', 'class_b', 'lam_h', arg=path.name)
+        if 'pairwise' in set(df.interface):
+            raise ValueError(f'{path.name}: pairwise choices, of which no analysis is here; allowed are answers to the other tasks')
         for k in df.interface.unique(): check_name(k, ('construct', 'select-shuffled'), f'{path.name}: interface')
         df = df.assign(lam_raw=df.get('lam_raw', df.lam_h), start=df.get('start', np.nan))
         parts = {'construct': df[df.interface == 'construct'], 'select': df[df.interface == 'select-shuffled']}

@@ -142,7 +142,7 @@ def preview(
     "Show the pages of a study on this computer; nothing of it is kept."
     from hmix_nb.elicit import server
     from hmix_nb.elicit.store import Store
-    spec = _load(args)
+    spec = _load(args).check(files=True)
     handle = server.serve(spec, Store(':memory:', spec), port=args.port, quiet=True)
     _say(_about(spec), f'Look at it: {handle.url}', f'The page for you: {handle.owner_url}',
          f'Nothing is kept. Ctrl-C ends it. Then: {_me()} serve {args.study}')
@@ -163,7 +163,8 @@ def serve(
     "Serve a study until Ctrl-C; what was answered is kept, and the same command goes on from there."
     from hmix_nb.elicit import server
     from hmix_nb.elicit.store import Store
-    spec, (site, path) = _load(args), _public(args.url) if args.url else ('', '')
+    site, path = _public(args.url) if args.url else ('', '')
+    spec = _load(args).check(files=True) # what is missing here would be missing on the pages
     store = Store(_database(args), spec, changed=args.changed)
     secure = site.startswith('https')
     handle = server.serve(spec, store, host=args.host, port=args.port, root=path, secure=secure, quiet=True)
@@ -201,18 +202,20 @@ def status(
         time.sleep(max(args.watch, .2))
 
 def export(
-    args, # Parsed: `study`, `out`, `db`, `hmix`, `details`, `ids`, `payment`, `root`
+    args, # Parsed: `study`, `out`, `db`, `hmix`, `details`, `ids`, `payment`, `debrief`, `root`
 )->int: # What the shell sees: 0
     "Write the answers to a file that `hmix analyse` reads; ids of the platform stay behind unless asked for."
-    from hmix_nb.elicit.tables import export, platform_table, write_table
+    from hmix_nb.elicit.tables import as_text, export, platform_table, write_table
     store, secret = _open(args), None
     if args.ids is not None:
         if not Path(args.ids).is_file():
             raise ValueError(f"--ids: found {args.ids!r}, which is no file; allowed is the one with the study's secret")
         secret = Path(args.ids).read_bytes().strip()
-    if args.payment:
-        table = store.payment()
-        if secret is not None: table = platform_table(store, secret, args.out).merge(table, on='participant', how='right')
+    if args.payment or args.debrief:
+        table = store.payment() if args.payment else store.debriefs()
+        if args.debrief and Path(args.out).suffix.lower() == '.csv': table = as_text(table) # strangers' words
+        if secret is not None: table = platform_table(store, secret, args.out).merge(table, on='participant', how='right',
+                                                                                        suffixes=('_platform', ''))
         _say(f'{len(table)} people in {write_table(table, args.out)}.')
         return 0
     out = export(store, args.out, hmix=args.hmix, details=args.details, secret=secret)
@@ -309,7 +312,9 @@ def add_elicit(
     ex.add_argument('out', metavar='FILE', help='where to; .csv or .parquet')
     ex.add_argument('--hmix', action='store_true', help='in the layout of the released files')
     ex.add_argument('--details', action='store_true', help='also versions, start positions, what was moved, and times')
-    ex.add_argument('--payment', action='store_true', help='who earns what, instead of answers')
+    what = ex.add_mutually_exclusive_group()
+    what.add_argument('--payment', action='store_true', help='who earns what, instead of answers')
+    what.add_argument('--debrief', action='store_true', help='what people said to the last questions, instead of answers')
     ex.add_argument('--ids', metavar='SECRET',
                     help="also ids of the recruiting platform; SECRET is the study's secret file, such as pets.db.secret")
     return e

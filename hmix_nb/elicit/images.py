@@ -7,7 +7,7 @@ __all__ = ['SUFFIXES', 'BUILTIN', 'FILTERS', 'class_name', 'sha', 'left_out', 'l
            'from_dls', 'builtin', 'shrink', 'blend_pictures', 'encode', 'read_image', 'check_images']
 
 # %% ../../nbs/17_elicit.images.ipynb #7bc728b9
-import hashlib, io, re
+import hashlib, io, os, re
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
@@ -41,6 +41,10 @@ def sha(
     "Tell contents apart."
     return hashlib.sha256(data).hexdigest()[:16]
 
+def _hidden(f, folder): # of the system or of a viewer, as thumbnails are
+    *up, name = f.relative_to(folder).parts
+    return name[0] == '.' or any(o.startswith(('.', '__', '@')) for o in up)
+
 def left_out(
     folder, # As for `list_folder`
 )->str: # Such as '3 files .heic, 1 image beside the subfolders'; '' where there is nothing
@@ -48,7 +52,7 @@ def left_out(
     folder, found = Path(folder), Counter()
     for f in sorted(folder.rglob('*')):
         where = f.relative_to(folder).parts
-        if not f.is_file() or any(o.startswith(('.', '__')) for o in where): continue
+        if not f.is_file() or _hidden(f, folder): continue
         if f.suffix.lower() not in SUFFIXES: found['file', f.suffix.lower() or 'without a suffix'] += 1
         elif len(where) == 1: found['image', 'beside the subfolders'] += 1
     return ', '.join(f"{n} {what}{'s'*(n > 1)} {which}" for (what, which), n in found.items())
@@ -61,9 +65,9 @@ def list_folder(
     folder, rows, named = Path(folder), [], {}
     if not folder.is_dir():
         raise ValueError(f'images: {folder.name!r} is no folder; allowed is one with a subfolder per class')
-    for sub in sorted(o for o in folder.iterdir() if o.is_dir() and not o.name.startswith(('.', '__'))):
+    for sub in sorted(o for o in folder.iterdir() if o.is_dir() and not _hidden(o/'any', folder)):
         name = class_name(sub.name)
-        files = sorted(f for f in sub.rglob('*') if f.suffix.lower() in SUFFIXES and f.is_file() and f.name[0] != '.')
+        files = sorted(f for f in sub.rglob('*') if f.suffix.lower() in SUFFIXES and f.is_file() and not _hidden(f, folder))
         if not files: continue
         if name in named:
             raise ValueError(f'images: subfolders {named[name]!r} and {sub.name!r} are both class {name!r}')
@@ -223,6 +227,7 @@ def check_images(
         if source == 'memory' and o['id'] not in arrays: raise ValueError(f"{where}: id {o['id']} is not in memory")
         if source in (*BUILTIN, 'memory'): continue
         f = o.get('file')
-        if not isinstance(f, str) or '\\' in f or ':' in f or {'..', '.', ''} & set(f.split('/')): # '' before a first /
+        odd = os.sep == '\\' and re.search(r'[\\:]', str(f)) # elsewhere letters of a name
+        if not isinstance(f, str) or odd or {'..', '.', ''} & set(f.split('/')): # '' before a first /
             raise ValueError(f'{where}: file {f!r}; allowed is a path inside of {source!r}, with /')
     return images

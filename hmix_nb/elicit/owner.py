@@ -12,7 +12,7 @@ from fastcore.basics import patch
 from fastcore.xml import A, B, Div, H1, H2, P, Section, Span, Table, Tbody, Td, Th, Thead, Time, Tr, ft, to_xml
 from ..core import check_name
 from ..data.judgments import repeats
-from .tables import hmix_csv, table_bytes, tidy
+from .tables import as_text, hmix_csv, table_bytes, tidy
 from .web import OWNER
 
 # %% ../../nbs/84_elicit.owner.ipynb #c23b5f17
@@ -192,7 +192,7 @@ def _fragment(s, *more):
 def _repr_html_(self:Status): return to_xml(_fragment(self))
 
 FILES = {'table.csv': 'text/csv', 'table.parquet': 'application/vnd.apache.parquet', 'hmix.csv': 'text/csv',
-         'payment.csv': 'text/csv'}
+         'payment.csv': 'text/csv', 'debrief.csv': 'text/csv'}
 
 def owner_view(
     spec, # The `Spec`; the store knows it too
@@ -202,10 +202,13 @@ def owner_view(
 ): # An element for the page, or a file: its bytes, media type and name
     "Show how far the study is, or hand out its tables, without personal ids."
     if not what:
-        links = [A(f, href=f'{base}/{f}') for f in FILES if f != 'hmix.csv' or spec.task != 'pairwise']
+        links = [A(f, href=f'{base}/{f}') for f in FILES
+                 if not (f == 'hmix.csv' and spec.task == 'pairwise' or f == 'debrief.csv' and not spec.debrief)]
         return _fragment(status(store), P('Tables: ', *[o for a in links for o in (a, ' ')], cls='files'))
     check_name(what, FILES, 'file')
-    table = store.payment() if what == 'payment.csv' else tidy(store.answers(), spec)
+    if what == 'payment.csv': table = store.payment()
+    elif what == 'debrief.csv': table = as_text(store.debriefs())
+    else: table = tidy(store.answers(), spec)
     if not len(table): raise ValueError(f'{what}: no answers yet')
     data = hmix_csv(table).encode() if what == 'hmix.csv' else table_bytes(table, what.rpartition('.')[2])
     return data, FILES[what], f'{spec.name}-{what}'

@@ -167,11 +167,11 @@ def read_answer(
     if spec.task == 'construct': return {'lam': one(form, 'lam')}
     if spec.task == 'coefficient': return {k: one(form, k) for k in ('mix', 'confidence')}
     if spec.task != 'categorical': return {'choice': one(form, 'choice')}
-    if 'second' not in form: raise AnswerError('required', 'second') # neither a class nor "nothing else"
+    if not one(form, 'second'): raise AnswerError('required', 'second') # neither a class nor "nothing else"
     percent = lambda name: one(form, name).strip().rstrip('%').strip().replace(',', '.')
     second = '' if one(form, 'second') == NONE else one(form, 'second')
     return {'first': one(form, 'first'), 'first_prob': percent('first_prob'), 'second': second,
-            'second_prob': percent('second_prob') if second else '', 'impossible': form.get('impossible', [])}
+            'second_prob': percent('second_prob'), 'impossible': form.get('impossible', [])}
 
 def read_moved(
     spec:Spec, # The study

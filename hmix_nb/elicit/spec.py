@@ -182,7 +182,7 @@ def to_yaml(self:Spec)->str: # With what each field means
     for k, v in self.to_dict().items():
         out.append(f'\n# {why.get(k) or ""}')
         if k in ('images', 'stimuli') and v: out += [f'{k}:', *(f'- {_entry(o)}' for o in v)]
-        else: out.append(yaml.dump({k: v}, Dumper=_Blocks, sort_keys=False, allow_unicode=True, width=120).rstrip())
+        else: out.append(yaml.dump({k: v}, Dumper=_Blocks, sort_keys=False, allow_unicode=True, width=120).rstrip('\n'))
     return '\n'.join(out) + '\n'
 
 @patch(cls_method=True)

@@ -300,12 +300,13 @@ def events(self:Store)->pd.DataFrame: # `participant, step, data, time`
     return df.assign(data=[json.loads(o) for o in df.data], time=as_times(df.time))
 
 @patch
-def debriefs(self:Store)->pd.DataFrame: # `participant` and a column per question
+def debriefs(self:Store)->pd.DataFrame: # `participant, version` and a column per question, of this version
     "The answers to the last questions."
-    e = self.events()
-    e = e[e.step == 'debrief']
-    columns = ['participant', *(q['id'] for q in self.spec.debrief)]
-    return pd.DataFrame([{'participant': p} | d for p, d in zip(e.participant, e.data)], columns=columns)
+    p, e, version = self.participants(), self.events(), self.spec.version
+    e = e[(e.step == 'debrief') & e.participant.isin(p.participant[p.version == version])]
+    asked = [q['id'] for q in self.spec.debrief]
+    rows = [[who, version, *map(said.get, asked)] for who, said in zip(e.participant, e.data)]
+    return pd.DataFrame(rows, columns=['participant', 'version', *asked])
 
 # %% ../../nbs/81_elicit.store.ipynb #0d7a2890
 @patch

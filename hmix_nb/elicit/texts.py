@@ -113,7 +113,7 @@ def check_text(
     if not empty and not v.strip(): raise ValueError(f'{arg}: empty; allowed is a text')
     return check_holes(v, SAYS, arg)
 
-RESERVED = 'csrf', 'key', 'participant' # names that each form, and each table of answers, has already
+RESERVED = 'csrf', 'key', 'participant', 'version' # names that each form, and each table of answers, has already
 
 def _mapping(o, arg, need, may=()):
     if not isinstance(o, dict): raise ValueError(f'{arg}: found {o!r}; allowed is a mapping with {", ".join(need)}')

@@ -70,6 +70,5 @@
   }, {passive: false});
 
   show(at);
-  hmix.checks.push(() => ready ? [] : [{text: hmix.text('loading')}]);
-  hmix.pictures(images).then(() => { ready = true; }, () => hmix.say([{text: hmix.text('broken')}]));
+  hmix.seen.then(() => { ready = true; }, () => {}); // elicit.js says what did not load
 })();

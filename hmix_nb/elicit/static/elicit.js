@@ -35,8 +35,14 @@ const hmix = window.hmix = {
 (() => {
   if (!hmix.form) {
     document.documentElement.dataset.ready = '1';
-  } else if (!document.querySelector('script[data-waits]')) {
-    hmix.pictures([...hmix.form.querySelectorAll('img')]).catch(() => hmix.say([{text: hmix.text('broken')}]));
+  } else { // what is not seen is not judged
+    let missing = 'loading';
+    hmix.checks.push(() => missing ? [{text: hmix.text(missing)}] : []);
+    hmix.seen = hmix.pictures([...hmix.form.querySelectorAll('img')]);
+    hmix.seen.then(() => { missing = ''; }, () => {
+      missing = 'broken';
+      hmix.say([{text: hmix.text(missing)}]);
+    });
   }
   for (const form of document.querySelectorAll('form[method=post]')) {
     let sent = false;
@@ -50,7 +56,12 @@ const hmix = window.hmix = {
         hmix.field('client_time').value = Date.now();
       }
       sent = true;
-      form.querySelectorAll('button[type=submit]').forEach(o => o.setAttribute('aria-disabled', 'true'));
+      const buttons = form.querySelectorAll('button[type=submit]');
+      buttons.forEach(o => o.setAttribute('aria-disabled', 'true'));
+      setTimeout(() => { // stopped on the way, the same form may go again: its key counts once
+        sent = false;
+        buttons.forEach(o => o.removeAttribute('aria-disabled'));
+      }, 8000);
     });
   }
   addEventListener('pageshow', event => { if (event.persisted) location.reload(); }); // back: never an old trial

@@ -194,7 +194,8 @@ def override(fits, pairs): # the fits, with other curves for some pairs
 # %% ../../nbs/19_mixing.pairs.ipynb #bfed1f42
 def _bilinear(first, second, a, b): # (B, T) each: Σ_j first_ij b_j and Σ_j second_ji a_j
     if first.ndim == 3: return (first @ b[:, :, None])[:, :, 0], (a[:, None] @ second)[:, 0]
-    return b.mm(first.t()), a.mm(second)
+    if len(a) < 256 or torch.get_num_threads() > 1: return F.linear(b, first), a.mm(second)
+    return first.mm(b.t()).t(), second.t().mm(a.t()).t() # the same; quicker for many rows in one thread
 
 def _exact(kind): # without autocast: 8 bits are too few for a label
     try: on = torch.is_autocast_enabled(kind)

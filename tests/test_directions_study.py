@@ -11,11 +11,11 @@ from torch.nn import functional as F
 from hmix_nb.cli import main
 from hmix_nb.directions.command import (DIRECTIONS, Doer, about_direction, direction_of, job_path, jobs_of, made_on, pack, read_job,
                                         report_direction, rows_of, run_direction, unpack)
-from hmix_nb.directions.findings import (SECONDS, SIGNS, beside_pilot, directions_html, findings_2d, findings_pairs, minutes, pilot)
+from hmix_nb.directions.findings import (SECONDS, SIGNS, beside_pilot, directions_html, findings_2d, findings_pairs, findings_sizes, minutes, pilot)
 from hmix_nb.directions.loss import DirectionLoss
 from hmix_nb.directions.many import ARROW_LOSSES, Arrows, Trial, arrow_loss, fit_many, logits, mk_nets, score_many, total_loss
-from hmix_nb.directions.midpoints import IMAGE_ARMS, Tips, crossing, digit_images, image_row, image_trials, midpoints, placed, tips_loss, train_net
-from hmix_nb.directions.study import ARMS, FULL, POOL, Cell, against, cell_rows, cells_2d, in_cells, problem, tally, told, trials_of
+from hmix_nb.directions.midpoints import IMAGE_ARMS, Tips, crossing, digit_images, image_row, image_rows, image_trials, midpoints, placed, tips_loss, train_net
+from hmix_nb.directions.study import ARMS, FULL, POOL, SIZES, Cell, against, cell_rows, cells_2d, cells_sizes, edges, in_cells, problem, tally, told, trials_of
 
 def draw(*size, seed=0): return torch.randn(*size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
@@ -86,7 +86,7 @@ def test_cells_cover_what_the_protocol_asks_for():
     assert len(cells) == len(set(cells)) == 152
     assert {(c.pool, c.set) for c in cells} == {(p, s) for p in ('i.i.d.', 'biased') for s in ('moons', 'circles', 'xor', 'blobs')}
     assert {c.oracle for c in cells if ARMS[c.arm].kind == 'tip' and not ARMS[c.arm].random} == {'clean', 'noisy'}
-    assert {len(trials_of(a)) for a in ARMS.values()} == {12}
+    assert {len(trials_of(a)) for a in ARMS.values()} == {24}
     assert {a.kind for a in ARMS.values() if a.random} == {'softplus', 'cosine', 'tip'}
 
 @pytest.mark.parametrize('how, said', [
@@ -126,10 +126,12 @@ def test_rows_repeat_and_tips_win_where_they_must():
     d = against(pd.DataFrame(tip + labels)).iloc[0]
     assert d.low > 5 and d.pairs == 6
 
+SETTINGS = dict(lr=.01, decay=.001, alpha=.3, gamma=0.)
+
 def rows_made(gain, seeds=8, pools=('biased',)):
     g = np.random.default_rng(0)
     return pd.DataFrame([dict(pool=p, set=s, oracle='clean' if ARMS[a].arrows else 'none', arm=a, seed=i, n=12, k=12, accuracy=.8 + v + .002*g.normal(),
-                              nll=.4 - v, drawn=12) for p in pools for s in ('moons', 'xor') for a, v in gain.items() for i in range(seeds)])
+                              nll=.4 - v, hidden=32, **SETTINGS, drawn=12) for p in pools for s in ('moons', 'xor') for a, v in gain.items() for i in range(seeds)])
 
 def test_differences_are_paired_and_a_missing_arm_is_left_out():
     rows = rows_made({'tip': .1, 'sign': -.1, POOL: 0.}, pools=('biased', 'i.i.d.'))
@@ -142,6 +144,32 @@ def test_differences_are_paired_and_a_missing_arm_is_left_out():
 @pytest.mark.parametrize('won, lost, cells, words', [(4, 0, 4, 'better in 4 of 4 cells'), (1, 2, 8, 'better in 1, worse in 2 of 8 cells'),
                                                     (0, 0, 3, 'not distinguishable in any of 3 cells'), (0, 1, 1, 'worse in 1 of 1 cell')])
 def test_counts_in_words(won, lost, cells, words): assert told(pd.Series(dict(won=won, lost=lost, cells=cells))) == words
+
+def test_the_end_of_a_grid_is_told():
+    rows = rows_made({'tip': 0., 'sign': 0., POOL: 0.})
+    assert not len(edges(rows[rows.arm != POOL].assign(lr=.02)))
+    assert edges(rows.assign(alpha=0.)).setting.unique().tolist() == ['lr'] # arrows might try two rates: each is an end
+    wide = edges(rows[rows.arm == POOL].assign(lr=.1, decay=.3))
+    assert len(wide) == 4 and set(wide.setting) == {'lr', 'decay'} and set(wide.end) == {'largest'}
+    with pytest.raises(ValueError, match='alpha'): edges(rows.drop(columns='alpha'))
+
+@pytest.mark.parametrize('v, word', [(.1, 'better'), (-.1, 'worse'), (0., 'neither')])
+def test_sentences_of_sizes_name_sets(v, word):
+    rows = rows_made({'tip': v, POOL: 0.})
+    said = findings_sizes(pd.concat([rows, rows.assign(k=4, hidden=8)]))
+    assert len(said) == 2 and said[1].startswith('tip against labels of a biased pool, n = 12, k = 4, 8 units: ') and f'{word} on ' in said[1]
+    with pytest.raises(ValueError, match='hidden'): findings_sizes(rows.drop(columns='hidden'))
+
+def test_cells_of_sizes():
+    cells = cells_sizes(['moons'])
+    assert len(cells) == 20 and {(c.n, c.k, h) for c, h in cells} == set(SIZES) and {c.pool for c, _ in cells} == {'biased'}
+
+def test_controls_of_midpoints_copy_settings():
+    d, how = digit_images(100, 40), dict(seeds=[0], tune=[9], epochs=1, n_held=10)
+    got = {a: image_rows(d, a, **how)[0] for a in IMAGE_ARMS}
+    for a in IMAGE_ARMS.values():
+        if a.like: assert all(got[a.name][k] == got[a.like][k] for k in ('alpha', 'lr', 'decay'))
+    assert got['no tips']['alpha'] == 0 and got['human midpoints']['alpha'] > 0
 
 def test_sentences_follow_the_numbers():
     good, bad = (findings_2d(rows_made({'tip': v, POOL: 0., 'tip, random': -.05})) for v in (.1, -.1))
@@ -204,7 +232,7 @@ def test_arms_of_an_image_seed_share_weights_order_and_held_out_pairs():
     (a, held), (b, same) = (train_net(d, IMAGE_ARMS[k], 1, alpha=0., epochs=1, n_held=10) for k in ('no tips', 'human midpoints'))
     assert torch.equal(held, same) # with alpha = 0, an arm with tips is the arm without
     for p, q in zip(a.parameters(), b.parameters()): assert torch.allclose(p, q, atol=1e-6)
-    assert {len(image_trials(o)) for o in IMAGE_ARMS.values()} == {3}
+    assert {len(image_trials(o)) for o in IMAGE_ARMS.values()} == {12}
     state = torch.get_rng_state()
     assert image_row(d, 'no tips', 1, epochs=1, n_held=10) == image_row(d, 'no tips', 1, epochs=1, n_held=10)
     assert torch.equal(torch.get_rng_state(), state) # nobody else's draws are touched
@@ -216,7 +244,7 @@ def tiny(monkeypatch):
     def jobs(quick, seeds): return [dict(arm=a, seeds=seeds) for a in (POOL, 'tip', 'sign')]
     def rows(job, root):
         return [dict(pool='biased', set=s, oracle='clean' if ARMS[job['arm']].arrows else 'none', arm=job['arm'], n=12, k=12, seed=i,
-                     accuracy=.5 + .1*(job['arm'] == 'tip') + .01*i + .001*(i % 2)*(job['arm'] == 'tip'), nll=1., drawn=12)
+                     accuracy=.5 + .1*(job['arm'] == 'tip') + .01*i + .001*(i % 2)*(job['arm'] == 'tip'), nll=1., hidden=32, **SETTINGS, drawn=12)
                 for s in ('moons', 'xor') for i in range(job['seeds'])]
     monkeypatch.setitem(DIRECTIONS, 'direction-2d', replace(DIRECTIONS['direction-2d'], jobs=jobs, rows=rows, seeds=(4, 3), size=(3, 3)))
     return DIRECTIONS['direction-2d']
@@ -272,7 +300,7 @@ def test_saved_rows_are_whole_and_name_command_commit_and_machine(name):
     about = about_direction(SAVED/name)
     rows, notes = rows_of(SAVED/name, about)
     assert not notes and about['command'].startswith(f'hmix run {name}') and not about['quick']
-    assert rows.groupby([k for k in rows if k in ('pool', 'set', 'oracle', 'n', 'head', 'arm')]).seed.nunique().eq(DIRECTIONS[name].seeds[0]).all()
+    assert rows.groupby([k for k in rows if k in ('pool', 'set', 'oracle', 'n', 'k', 'hidden', 'head', 'arm')]).seed.nunique().eq(DIRECTIONS[name].seeds[0]).all()
     made = made_on(SAVED/name, about)
     assert sum(o['jobs'] for o in made) == DIRECTIONS[name].size[0] and all(o['seconds'] > 0 for o in made)
     for o in made: assert o['commit'] and 'dirty' not in o['commit'] and o['cpu'] and o['cores'] and o['torch'] and o['python']

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PILOTS', 'TEXT_PILOT', 'SIGNS', 'SECONDS', 'LIMITS_2D', 'LIMITS_TEXT', 'LIMITS_IMAGE', 'PRICE', 'TEXT_SCORES',
            'IMAGE_SCORES', 'TEXT_RIVALS', 'IMAGE_RIVALS', 'PAGES', 'pilot', 'beside_pilot', 'findings_2d',
-           'findings_pairs', 'minutes', 'plot_against', 'plot_means', 'findings_text', 'findings_image',
-           'text_beside_pilot', 'directions_html']
+           'findings_pairs', 'minutes', 'plot_against', 'plot_means', 'findings_sizes', 'findings_text',
+           'findings_image', 'text_beside_pilot', 'directions_html']
 
 # %% ../../nbs/96_directions.findings.ipynb #408ba5e7
 import numpy as np
@@ -15,7 +15,7 @@ from fastcore.xml import Code, Footer, H2, Li, P, Ul
 from .. import __version__
 from ..core import check_columns, check_name
 from ..figures import MIXUP, PEOPLE, describe, figure_html, html_page, new_figure, table_html
-from .study import ARMS, FULL, POOL, SHARES, against, in_cells, plus_minus, tally, told
+from .study import ARMS, FULL, POOL, SHARES, against, edges, in_cells, plus_minus, tally, told
 from ..study.summary import summarise
 
 # %% ../../nbs/96_directions.findings.ipynb #abe1b564
@@ -223,17 +223,21 @@ def _page_2d(rows):
         t = against(part, FULL)
         out += [H2('Against k labels from everywhere, biased pool'), P(said.format(FULL))]
         out += [_table(in_cells(t.xs(o, level='oracle').droplevel('pool'))) for o in t.index.unique('oracle')]
-    n, k = int(rows.n.iloc[0]), int(rows.k.iloc[0])
-    price = pd.DataFrame(dict(minutes={o: round(minutes(ARMS[o], n, k), 2) for o in rows.arm.unique()}))
+    n_k = int(rows.n.iloc[0]), int(rows.k.iloc[0])
+    price = pd.DataFrame(dict(minutes={o: round(minutes(ARMS[o], *n_k), 2) for o in rows.arm.unique()}))
     out.append(H2('Beside the pilot'))
     for which in PILOTS:
         if said := _beside(rows, which): out += [P(said), _table(_pilots(rows, which).round(1))]
     out += [H2('Price'), P(PRICE), _table(price)]
+    if len(ends := edges(rows)):
+        said = 'Settings that an arm chose at an end of what it might try, and in how many cells; more might have been better.'
+        cells = ends.groupby(['arm', 'setting', 'value', 'end'], sort=False).size()
+        out += [H2('Ends of grids'), P(said), _table(cells.to_frame('cells'))]
     means = _means(rows, ['accuracy', 'nll'], ['pool', 'set'])
     return out + [H2('Means'), P('Accuracy, and negative log likelihood in nats.'), _table(means)]
 
 LIMITS_2D = ('The annotator is simulated, knows the truth, and answers at once: what is measured is what an arrow holds, not what '
-             'people draw. Settings were chosen by unbiased accuracy on other seeds, 12 for every arm; somebody with a biased '
+             'people draw. Settings were chosen by unbiased accuracy on other seeds, 24 for every arm; somebody with a biased '
              'pool has no such measure, and the luck of choosing is not in the intervals. Counts of labels and arrows, and the '
              'size of the net, are those named: other ones may turn a sign. On biased moons, labels took the largest learning '
              'rate that they might. Controls chose their own settings, too. "k arrows beat k labels" may not be said in general: '
@@ -242,9 +246,8 @@ LIMITS_2D = ('The annotator is simulated, knows the truth, and answers at once: 
 LIMITS_TEXT = ('Intervals are over draws of training reviews. All arms are scored on one test split, whose own luck moves them '
                'together, and is not in the intervals. Settings were chosen on originals of the dev split, 12 for every arm.')
 LIMITS_IMAGE = ('One small net and few labelled images: nothing is said about larger ones. Intervals are over weights, order and '
-                'held-out pairs, on one set of test images; each arm chose among three settings, on other seeds, by accuracy on '
-                'images it was not trained on. Arms may have chosen different shares of the tips, so a difference between them is '
-                'one of arms as tuned.')
+                'held-out pairs, on one set of test images; settings were chosen among twelve, on other seeds, by accuracy on '
+                'images that were not trained on. Controls of midpoints have the settings of the arm that they control.')
 PRICE = (f'Assumed, not measured: {SECONDS["label"]:.0f} s a label, {SECONDS["arrow"]:.0f} s an arrow. At that price, '
          'k arrows cost what 2k labels cost: compare with the arms of 2k labels.')
 
@@ -254,6 +257,20 @@ IMAGE_SCORES = dict(accuracy=('Accuracy', False), ce_people=('Cross-entropy to w
                     gap=("Distance to people's midpoint on held-out pairs", True))
 TEXT_RIVALS = {'2n labels': '2n labels', 'n + n revised as labels': 'the revised texts as labels'}
 IMAGE_RIVALS = {'no tips': 'no tips', 'midpoint at .5': 'tips in the middle', 'shuffled midpoints': 'shuffled midpoints'}
+
+def findings_sizes(
+    rows:pd.DataFrame, # From `cell_rows`, for `cells_sizes`
+)->list: # Sentences
+    "Say on which sets arrows are better than labels, for each number of annotations and each net."
+    out, sizes = [], ['n', 'k', 'hidden']
+    check_columns(rows, *sizes, 'set', arg='rows')
+    for arm in (k for k in ('tip', 'softplus', 'tips as labels') if k in set(rows.arm)):
+        for (n, k, hidden), t in rows.groupby(sizes, sort=False):
+            d = against(t[t.arm.isin([arm, POOL])], by=('set',))
+            found = dict(better=d.low > 0, worse=d.high < 0, neither=(d.low <= 0) & (d.high >= 0))
+            parts = [f'{w} on {", ".join(d.index.get_level_values("set")[o])}' for w, o in found.items() if o.any()]
+            out.append(f'{arm} against labels of a biased pool, n = {n}, k = {k}, {hidden} units: {"; ".join(parts)}.')
+    return out
 
 def findings_text(
     rows:pd.DataFrame, # From `text_rows`
@@ -299,7 +316,13 @@ def _page_image(rows):
         out += [H2(f'Against {other}'), _table(t.rename_axis('arm'))]
     return out
 
-PAGES = {'direction-2d': _page_2d, 'direction-text': _page_text, 'direction-image': _page_image}
+def _page_sizes(rows):
+    out = [H2('What came out'), Ul(*map(Li, findings_sizes(rows))), P(LIMITS_2D)]
+    for (n, k, hidden), t in rows.groupby(['n', 'k', 'hidden'], sort=False):
+        out += [H2(f'n = {n}, k = {k}, {hidden} units'), _table(in_cells(against(t, by=('set',)).droplevel('oracle')))]
+    return out
+
+PAGES = {'direction-2d': _page_2d, 'direction-sizes': _page_sizes, 'direction-text': _page_text, 'direction-image': _page_image}
 
 def directions_html(
     study:str, # A key of `PAGES`

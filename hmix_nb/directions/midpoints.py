@@ -38,10 +38,12 @@ class Arm(NamedTuple):
     name: str # In the rows
     at: str = '' # Where it shall be undecided: 'human', 'half', 'shuffled'; or it is told nothing
     label: bool = False # A blend with the label (½, ½), instead of a tip?
+    like: str = '' # A control has the settings of this arm; '': its own
 
+_TIPS, _LABELS = 'human midpoints', 'human midpoints as labels'
 IMAGE_ARMS = {a.name: a for a in (
-    Arm('no tips'), Arm('human midpoints', 'human'), Arm('midpoint at .5', 'half'), Arm('shuffled midpoints', 'shuffled'),
-    Arm('human midpoints as labels', 'human', True), Arm('midpoint at .5 as labels', 'half', True))}
+    Arm('no tips'), Arm(_TIPS, 'human'), Arm('midpoint at .5', 'half', like=_TIPS), Arm('shuffled midpoints', 'shuffled', like=_TIPS),
+    Arm(_LABELS, 'human', True), Arm('midpoint at .5 as labels', 'half', True, like=_LABELS))}
 
 class Tips(NamedTuple):
     "Pairs of images, and where a net shall be undecided between them."
@@ -108,6 +110,7 @@ def train_net(
     seed:int, # Of weights, order, held-out pairs and shuffles
     *,
     alpha:float=.3, # Share of the tips in the loss
+    lr:float=.003, # Of `torch.optim.Adam`
     decay:float=0., # L2, as for `torch.optim.Adam`
     epochs:int=6, # Over the labelled images
     n_held:int=50, # Pairs that are held out
@@ -118,7 +121,7 @@ def train_net(
     pairs = torch.tensor(rng('held-out pairs', seed).permutation(len(data.tips.lam)))
     told, held = pairs[n_held:], pairs[:n_held]
     tips = placed(Tips(*(o[told] for o in data.tips)), arm.at, seed) if arm.at else None
-    opt = torch.optim.Adam(net.parameters(), lr=.003, weight_decay=decay)
+    opt = torch.optim.Adam(net.parameters(), lr=lr, weight_decay=decay)
     for _ in range(epochs):
         for i in torch.randperm(len(data.x), generator=g).split(100):
             some = torch.randint(len(told), (25,), generator=g) # drawn in any case, so that orders stay alike
@@ -164,10 +167,11 @@ def net_scores(
 
 def image_trials(
     arm:Arm, # One of `IMAGE_ARMS`
-)->list: # 3 of dicts for `train_net`, whatever the arm
-    "The settings that an arm may try: as many for each."
-    if not arm.at: return [dict(decay=o) for o in (0., 1e-3, 1e-2)]
-    return [dict(decay=1e-3, alpha=o) for o in (.1, .3, .6)]
+)->list: # 12 of dicts for `train_net`, whatever the arm
+    "The settings that an arm may try: as many for each; those without tips try more decays."
+    lrs, decays, alphas = (.003, .006), (0., 1e-3), (.1, .3, .6)
+    if not arm.at: return [dict(lr=l, decay=o) for l in lrs for o in (0., 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)]
+    return [dict(lr=l, decay=o, alpha=a) for l in lrs for o in decays for a in alphas]
 
 def image_row(
     data:Images, # Any
@@ -181,7 +185,8 @@ def image_row(
     net, pairs = train_net(data, a, seed, **how)
     one_hot = lambda y: F.one_hot(y, 10).float()
     test = data.test if held else (*data.valid, one_hot(data.valid[1]))
-    return dict(arm=a.name, seed=seed, alpha=how.get('alpha', 0.), decay=how.get('decay', 0.), source=data.source) | net_scores(
+    settings = dict(alpha=0., lr=.003, decay=0.) | {k: v for k, v in how.items() if k in ('alpha', 'lr', 'decay')}
+    return dict(arm=a.name, seed=seed, **settings, source=data.source) | net_scores(
         net, test, Tips(*(o[pairs] for o in data.tips)))
 
 # %% ../../nbs/95_directions.midpoints.ipynb #1ba23679
@@ -227,12 +232,13 @@ def image_rows(
     arm:str, # A name in `IMAGE_ARMS`
     *,
     seeds=range(12), # To report
-    tune=range(1000, 1001), # To choose settings on
+    tune=range(1000, 1003), # To choose settings on
     **how, # On to `train_net`
 )->list: # A dict per seed, as from `image_row`
-    "Choose an arm's settings by accuracy on images to choose on, then score it on seeds that were not looked at."
+    "Choose settings by accuracy on images to choose on, then score the arm on seeds that were not looked at."
     if both := sorted(set(tune) & set(seeds)): raise ValueError(f'seeds: {both[:3]} are among those to tune on; allowed are others')
-    trials = image_trials(IMAGE_ARMS[check_name(arm, list(IMAGE_ARMS), 'arm')])
-    found = [np.mean([image_row(data, arm, s, held=False, **t, **how)['accuracy'] for s in tune]) for t in trials]
+    tunes = IMAGE_ARMS[check_name(arm, list(IMAGE_ARMS), 'arm')].like or arm # a control differs in its midpoints alone
+    trials = image_trials(IMAGE_ARMS[tunes])
+    found = [np.mean([image_row(data, tunes, s, held=False, **t, **how)['accuracy'] for s in tune]) for t in trials]
     best = trials[int(np.argmax(found))]
     return [image_row(data, arm, s, **best, **how) for s in seeds]

@@ -237,7 +237,7 @@ def _page_2d(rows):
     return out + [H2('Means'), P('Accuracy, and negative log likelihood in nats.'), _table(means)]
 
 LIMITS_2D = ('The annotator is simulated, knows the truth, and answers at once: what is measured is what an arrow holds, not what '
-             'people draw. Settings were chosen by unbiased accuracy on other seeds, 24 for every arm; somebody with a biased '
+             'people draw. Settings were chosen by unbiased accuracy on other seeds, 64 for every arm; somebody with a biased '
              'pool has no such measure, and the luck of choosing is not in the intervals. Counts of labels and arrows, and the '
              'size of the net, are those named: other ones may turn a sign. On biased moons, labels took the largest learning '
              'rate that they might. Controls chose their own settings, too. "k arrows beat k labels" may not be said in general: '

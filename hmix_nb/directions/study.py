@@ -45,10 +45,11 @@ ORACLES = dict(none={}, clean={}, noisy=dict(jitter=20., flipped=.05, stretch=.2
 
 def trials_of(
     arm:Arm, # Any of `ARMS`
-)->list: # 24 of `Trial`, whatever the arm
+)->list: # 64 of `Trial`, whatever the arm
     "The settings that an arm may try: as many for each."
-    if arm.kind is None: return [Trial(lr, wd) for lr in (.003, .01, .03, .1) for wd in (0., .001, .01, .03, .1, .3)]
-    lrs, alphas = (.01, .03), (.1, .3, .6)
+    if arm.kind is None:
+        return [Trial(lr, wd) for lr in (.001, .003, .006, .01, .03, .1, .3, 1.) for wd in (0., 3e-4, .001, .003, .01, .03, .1, .3)]
+    lrs, alphas = (.003, .01, .03, .1), (.1, .3, .6, .9)
     if arm.kind in ('softplus', 'hinge'):
         return [Trial(lr, wd, a, g) for lr in lrs for wd in (.001, .01) for a in alphas for g in (0., 3.)]
     return [Trial(lr, wd, a) for lr in lrs for wd in (0., .001, .01, .1) for a in alphas]

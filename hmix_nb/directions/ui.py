@@ -15,10 +15,9 @@ import hmix_nb
 from fastcore.basics import patch
 from ..core import check_name, check_number
 from .frames import shares, square
-from .loss import model_hash
 from .web import DeskHandle, serve_desk
 from .space import LOSSES, Log, Session, conflicts, parse_log, replay
-from .trainer import Trainer, log
+from .trainer import Trainer, log, model_hash
 
 # %% ../../nbs/93_directions.ui.ipynb #af7db798
 HANDS = ('select', 'arrow_start', 'arrow_cancel', 'arrow_commit', 'arrow_edit', 'arrow_delete', 'arrow_target', 'arrow_confidence',

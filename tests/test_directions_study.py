@@ -232,7 +232,7 @@ def test_arms_of_an_image_seed_share_weights_order_and_held_out_pairs():
     (a, held), (b, same) = (train_net(d, IMAGE_ARMS[k], 1, alpha=0., epochs=1, n_held=10) for k in ('no tips', 'human midpoints'))
     assert torch.equal(held, same) # with alpha = 0, an arm with tips is the arm without
     for p, q in zip(a.parameters(), b.parameters()): assert torch.allclose(p, q, atol=1e-6)
-    assert {len(image_trials(o)) for o in IMAGE_ARMS.values()} == {12}
+    assert {len(image_trials(o)) for o in IMAGE_ARMS.values()} == {24}
     state = torch.get_rng_state()
     assert image_row(d, 'no tips', 1, epochs=1, n_held=10) == image_row(d, 'no tips', 1, epochs=1, n_held=10)
     assert torch.equal(torch.get_rng_state(), state) # nobody else's draws are touched

@@ -118,7 +118,7 @@ DIRECTIONS = {s.name: s for s in (
                    (80, 20), _sizes, _cell_rows, lambda root: 'made in the run'),
     DirectionStudy('direction-text', 'Arrows or labels: counterfactual reviews', 'Revised reviews as arrows or labels.', (40, 6),
                    (44, 11), _texts, _text_rows, _reviews),
-    DirectionStudy('direction-image', "Arrows or nothing: people's midpoints between photos", "People's midpoints as arrows.", (12, 2),
+    DirectionStudy('direction-image', "Arrows or nothing: people's midpoints between photos", "People's midpoints as arrows.", (20, 2),
                    (6, 6), _pictures, _picture_rows, _photo_source))}
 
 def jobs_of(

@@ -246,7 +246,7 @@ LIMITS_2D = ('The annotator is simulated, knows the truth, and answers at once: 
 LIMITS_TEXT = ('Intervals are over draws of training reviews. All arms are scored on one test split, whose own luck moves them '
                'together, and is not in the intervals. Settings were chosen on originals of the dev split, 12 for every arm.')
 LIMITS_IMAGE = ('One small net and few labelled images: nothing is said about larger ones. Intervals are over weights, order and '
-                'held-out pairs, on one set of test images; settings were chosen among twelve, on other seeds, by accuracy on '
+                'held-out pairs, on one set of test images; settings were chosen among 24, on other seeds, by accuracy on '
                 'images that were not trained on. Controls of midpoints have the settings of the arm that they control.')
 PRICE = (f'Assumed, not measured: {SECONDS["label"]:.0f} s a label, {SECONDS["arrow"]:.0f} s an arrow. At that price, '
          'k arrows cost what 2k labels cost: compare with the arms of 2k labels.')

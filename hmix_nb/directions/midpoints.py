@@ -167,10 +167,10 @@ def net_scores(
 
 def image_trials(
     arm:Arm, # One of `IMAGE_ARMS`
-)->list: # 12 of dicts for `train_net`, whatever the arm
+)->list: # 24 of dicts for `train_net`, whatever the arm
     "The settings that an arm may try: as many for each; those without tips try more decays."
-    lrs, decays, alphas = (.003, .006), (0., 1e-3), (.1, .3, .6)
-    if not arm.at: return [dict(lr=l, decay=o) for l in lrs for o in (0., 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)]
+    lrs, decays, alphas = (.003, .006, .012), (0., 1e-3), (.03, .1, .3, .6)
+    if not arm.at: return [dict(lr=l, decay=o) for l in lrs for o in (0., 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)]
     return [dict(lr=l, decay=o, alpha=a) for l in lrs for o in decays for a in alphas]
 
 def image_row(
@@ -231,7 +231,7 @@ def image_rows(
     data:Images, # Any
     arm:str, # A name in `IMAGE_ARMS`
     *,
-    seeds=range(12), # To report
+    seeds=range(20), # To report
     tune=range(1000, 1003), # To choose settings on
     **how, # On to `train_net`
 )->list: # A dict per seed, as from `image_row`

@@ -21,7 +21,7 @@ from hmix_nb.data.hub import DataHub
 from hmix_nb.data.images import CIFAR10_MEAN, CIFAR10_STD, cifar10_test, cifar10h, digits, split
 from hmix_nb.data.simulated import SimulatedParticipants, ambiguity, clean_stimuli
 from hmix_nb.evaluation.evaluate import EvalSet, evaluate
-from hmix_nb.mixing.labels import pair_rows
+from hmix_nb.labels import pair_rows
 from hmix_nb.train.loop import fit, mixup
 from hmix_nb.train.models import MODELS, mk_model
 from hmix_nb.train.resident import FORMS, Resident

@@ -19,6 +19,7 @@ from torch import nn
 from hmix_nb.directions.loss import KINDS, DirectionCB, DirectionLoss, Directions, margin, slope, total
 from hmix_nb.directions.trainer import field, violated
 from hmix_nb.directions.events import UNDO
+from hmix_nb.directions.sets import arrows_frame, read_arrows
 from hmix_nb.directions.space import EVENTS, SETS, Arrow, Log, Oracle, Session, conflicts, make_set, open_session, replay, resume, truth
 from hmix_nb.train.callbacks import HumanMixUp, MixMaxEntCB
 from hmix_nb.train.losses import SoftCrossEntropy
@@ -597,6 +598,23 @@ def test_lr_find_export_and_load(tmp_path):
     assert len(kept.directions) == 0 and kept.alpha == cb.alpha # no inputs of annotators in the file
     assert (tmp_path/'a.pkl').read_bytes().find(ARROWS.d[:1].numpy().tobytes()[:64]) < 0
     with torch.no_grad(): assert torch.allclose(back.model.eval()(X), learn.model.eval()(X))
+
+@pytest.mark.parametrize('change, said', [
+    (lambda t: t.assign(arrow_id=1.7), 'arrow_id in row 0: found 1.7'), (lambda t: t.assign(arrow_id=np.nan), 'arrow_id in row 0: found nan'),
+    (lambda t: t.assign(d_x=0.), 'found columns d_0, d_1, d_x; allowed are d_0, d_1, d_2'),
+    (lambda t: t.rename(columns=dict(d_1='d_7')), 'found columns d_0, d_7; allowed are d_0, d_1')])
+def test_a_table_that_is_none_of_arrows_is_refused(change, said):
+    table = arrows_frame([Arrow.drawn(0, 3, 0, 1, (1., 2.))])
+    assert len(read_arrows(table)) == 1
+    with pytest.raises(ValueError, match=said): read_arrows(change(table))
+
+def test_arrows_of_two_dimensions_and_of_three_do_not_oppose_each_other():
+    both = [Arrow.drawn(0, 3, 0, 1, (1., 2.)), Arrow.drawn(1, 3, 0, 1, (1., 2., 3.))]
+    with pytest.raises(ValueError, match=r'arrows: found \[2, 3\] dimensions at point 3'): conflicts(both)
+
+def test_pairs_of_tokens_are_refused():
+    with pytest.raises(ValueError, match='x: found torch.int64; allowed are floats'):
+        Directions.between(torch.ones(2, 3).long(), torch.zeros(2, 3).long(), torch.zeros(2).long(), None)
 
 def test_a_loaded_learner_says_that_it_has_no_arrows(tmp_path):
     learn = fit(learner(DirectionCB(ARROWS), path=tmp_path))

@@ -100,6 +100,20 @@ def test_settings_are_chosen_on_dev_originals_and_other_seeds(points):
     spoilt = dict(points, dev=points['dev']._replace(x2=points['dev'].x2*float('nan'))) # revisions of dev are never looked at
     assert text_rows(ARM['n labels'], 10, spoilt, seeds=[0], tune=[9], steps=10) == text_rows(ARM['n labels'], 10, points, seeds=[0], tune=[9], steps=10)
 
+@pytest.mark.parametrize('n', [0, 1.5, -3])
+def test_a_number_of_pairs_is_whole(points, n):
+    with pytest.raises(ValueError, match=f'n: found {n}'): text_problem(TEXT_ARMS[0], n, points['train'], points['dev'], [0])
+
+def test_one_pair_cannot_be_shuffled(points):
+    with pytest.raises(ValueError, match='n: found 1'): text_problem(next(a for a in TEXT_ARMS if a.shuffled), 1, points['train'], points['dev'], [0])
+
+@pytest.mark.parametrize('y', [2, np.nan, .5])
+def test_labels_of_pairs_are_0_or_1(embed, y):
+    with pytest.raises(ValueError, match='y: found'): embed_pairs(made_reviews(4).assign(y=[0, 1, y, 0]), embed)
+
+def test_texts_without_a_word_in_common_are_refused():
+    with pytest.raises(ValueError, match='texts: .* allowed are texts that share words'): Embedder(['a', 'b', 'c'])
+
 def test_too_few_pairs_are_said(points):
     with pytest.raises(ValueError, match='n: found 61; allowed is up to 60'): text_problem(ARM['2n labels'], 61, points['train'], points['dev'], [0])
 

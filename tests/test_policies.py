@@ -227,7 +227,7 @@ def test_tables_of_few_and_of_many_rows_agree():
 
 def test_large_batches_in_parts():
     g, lam, ya, yb = PairLogistic(), torch.rand(20), rows(20), rows(20, 1)
-    y, w = in_parts(lambda *o: by_pairs(g, *o), lam, ya, yb, 10, most=300)
+    y, w = in_parts(g, lambda *o: by_pairs(g, *o), lam, ya, yb, most=300)
     assert torch.allclose(y, g(lam, ya, yb), atol=1e-6) and torch.allclose(w(), g.apply(lam, ya, yb)[1](), atol=1e-6)
 
 @pytest.mark.parametrize('name', [o for o in POLICIES if POLICIES[o].types is not None and POLICIES[o].by_pair and 'average' not in o])
@@ -431,6 +431,37 @@ def test_functions_and_nets_as_policies():
     for bad in (lambda lam, a, b: 3*a, lambda lam, a, b: a-b, lambda lam, a, b: a*float('nan'), lambda lam, a, b: [a]):
         with pytest.raises(ValueError, match='g: .*returned'): Average(bad)(.3, ya, yb)
     assert repr(Smoothed(by_hand, .1)) == 'Smoothed(by_hand, 0.1)'
+
+@pytest.mark.parametrize('name', POLICIES)
+@quick
+@given(st.integers(1, 7), lams, st.integers(0, 99), st.booleans())
+def test_one_lam_for_few_classes_is_as_with_tensors(name, n, lam, seed, hard):
+    g, ya, yb = POLICIES[name], rows(n, seed, hard=hard), rows(n, seed+1, hard=hard)
+    a, b = ya.clone().requires_grad_(), yb.clone() # NumPy would lose the gradient
+    y = g(lam, a, b)
+    assert torch.allclose(g(lam, ya, yb), y.detach(), atol=5e-7) and torch.equal(ya, a) and torch.equal(yb, b)
+    assert y.requires_grad and torch.allclose(g(lam, ya.T.contiguous().T, yb.double().float()), y.detach(), atol=5e-7)
+    apply = lambda *o: (lambda y, w: w() if callable(w) else w)(*getattr(g, '_nameless', {}).get(10, g).apply(torch.full((n,), lam), *o))
+    if (w := apply(ya, yb)) is not None: assert torch.allclose(w.expand(n), apply(a, b).detach().expand(n), atol=1e-6)
+
+def test_numpy_is_asked_for_what_it_knows_alone(monkeypatch):
+    import hmix_nb.mixing.pairs as pairs
+    seen, one = [], pairs.at_once
+    monkeypatch.setattr(pairs, 'at_once', lambda *o: seen.append(o[0]) or one(*o))
+    ya, yb, people = rows(4), rows(4, 1), PairLogistic()
+    for g in (people, Smoothed(people), Smoothed(people, .1), Permuted(), PairLogistic(DIGITS['lapse'])): g(.3, ya, yb)
+    assert len(seen) == 5
+    class Mine(PairLogistic):
+        def shares(self, lam, at, ya, yb): return super().shares(1-lam, at, ya, yb)
+    turned = PairLogistic()(.7, ya, yb)
+    seen.clear()
+    assert torch.allclose(Mine()(.3, ya, yb), turned, atol=1e-6) and torch.allclose(Smoothed(Mine(), .1)(.3, ya, yb), smooth(turned, .1), atol=1e-6)
+    assert not torch.allclose(Smoothed(Mine())(.3, ya, yb), Smoothed(people)(.3, ya, yb), atol=1e-3)
+    people(torch.tensor([.1, .2, .3, .4]), ya, yb)
+    many = PairLogistic(unknown='pooled').bind(range(33))
+    many(.3, rows(4, k=33), rows(4, 1, k=33))
+    PairLogistic(classes=HALF, unknown='pooled')(.3, ya, yb)
+    assert len(seen) == 2 # 'people' under confidence, and the last one
 
 def test_averages_of_other_orders_and_a_subclass_of_its_own():
     ya, yb = rows(4), rows(4, 1)

@@ -239,8 +239,8 @@ def _page_2d(rows):
 LIMITS_2D = ('The annotator is simulated, knows the truth, and answers at once: what is measured is what an arrow holds, not what '
              'people draw. Settings were chosen by unbiased accuracy on other seeds, 64 for every arm; somebody with a biased '
              'pool has no such measure, and the luck of choosing is not in the intervals. Counts of labels and arrows, and the '
-             'size of the net, are those named: other ones may turn a sign. On biased moons, labels took the largest learning '
-             'rate that they might. Controls chose their own settings, too. "k arrows beat k labels" may not be said in general: '
+             'size of the net, are those named: other ones may turn a sign. Controls chose their own settings, too. '
+             '"k arrows beat k labels" may not be said in general: '
              'it holds for an arrow that carries its length, and in the cells above. Where arrows taken as labels are as good, '
              'what helped is knowing where the boundary is, not a slope.')
 LIMITS_TEXT = ('Intervals are over draws of training reviews. All arms are scored on one test split, whose own luck moves them '

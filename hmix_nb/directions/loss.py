@@ -248,7 +248,9 @@ def between(cls:Directions,
     **kwargs # `floor`, as for `Directions`
 )->Directions:
     "Point from inputs to others; pairs that coincide are left out."
-    d = torch.as_tensor(x2)-torch.as_tensor(x)
+    x, x2 = torch.as_tensor(x), torch.as_tensor(x2)
+    if not x.is_floating_point(): raise ValueError(f'x: found {x.dtype}; allowed are floats: for tokens, their embeddings')
+    d = x2 - x
     check_range(at, 1e-6, 1, 'at')
     r = d.flatten(1).norm(dim=1)*at
     return cls(x, y, t, d, torch.where(r > 0, r, torch.nan), omega, **kwargs)
@@ -277,7 +279,7 @@ class DirectionCB(Callback):
 
     def before_fit(self):
         "Put the arrows where the model is."
-        if self.exported: warnings.warn('DirectionCB: its arrows were left out when the learner was exported; labels alone are learned')
+        if self.exported: warnings.warn('DirectionCB: its arrows were left out when the learner was exported; it learns labels alone')
         p = next((p for p in self.model.parameters() if p.is_floating_point()), None)
         if p is not None and p.dtype not in (torch.float32, torch.float64):
             raise ValueError(f'model: found {p.dtype} weights; allowed are float32, also under MixedPrecision')

@@ -248,13 +248,16 @@ def read_arrows(
 )->list: # Of `Arrow`
     "Read arrows from a tidy table; a row that is no arrow is named."
     check_columns(df, 'arrow_id', 'point', 'y', 'target', 'd_0')
-    ds = sorted((c for c in df if str(c).startswith('d_')), key=lambda c: int(c[2:]))
-    out = []
+    ds, out = [c for c in df if str(c).startswith('d_')], []
+    if sorted(ds) != sorted(allowed := [f'd_{i}' for i in range(len(ds))]):
+        raise ValueError(f'df: found columns {", ".join(sorted(ds))}; allowed are {", ".join(allowed)}')
+    ds = allowed
     for i, row in zip(df.index, df.to_dict('records')):
         kw = {k: row[k] for k in _FIELDS if k in row and not pd.isna(row[k])}
         for k in ('point', 'y', 'target', 'epoch'):
             if k in kw: kw[k] = int(check_whole(kw[k], arg=f'{k} in row {i}', ndim=0))
-        try: out.append(Arrow(int(row['arrow_id']), d=tuple(row[c] for c in ds), **kw))
+        name = int(check_whole(row['arrow_id'], arg=f'arrow_id in row {i}', ndim=0))
+        try: out.append(Arrow(name, d=tuple(row[c] for c in ds), **kw))
         except (TypeError, ValueError) as e: raise ValueError(f'df: row {i}: {e}') from None
     return out
 
@@ -267,6 +270,8 @@ def conflicts(
     at, rows = {}, []
     for a in arrows: at.setdefault((a.point, a.target), []).append(a)
     for (point, target), group in at.items():
+        if len(dims := {len(a.d) for a in group}) > 1:
+            raise ValueError(f'arrows: found {sorted(dims)} dimensions at point {point}; allowed is one number for all')
         d = np.array([a.d for a in group])
         angle = np.degrees(np.arccos(np.clip(d @ d.T, -1, 1)))
         rows += [(point, target, group[j].id, group[i].id, angle[i, j]) for i, j in np.argwhere(np.tril(angle >= degrees, -1))]

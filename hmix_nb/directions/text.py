@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from ..core import check_columns, check_lengths, check_name, rng
+from ..core import check_columns, check_lengths, check_name, check_whole, rng
 from ..data.hub import DataHub
 from .many import Arrows, Problem, Trial, logits, tuned
 
@@ -94,7 +94,8 @@ def _tfidf(texts, dims):
     from sklearn.decomposition import TruncatedSVD # only for those who embed
     from sklearn.feature_extraction.text import TfidfVectorizer
     words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
-    counts = words.fit_transform(texts)
+    try: counts = words.fit_transform(texts)
+    except ValueError as e: raise ValueError(f'texts: {e}; allowed are texts that share words') from None
     svd = TruncatedSVD(min(dims, min(counts.shape) - 1), random_state=0).fit(counts)
     return lambda texts: svd.transform(words.transform(texts))
 
@@ -132,6 +133,7 @@ def embed_pairs(
     r = step.norm(dim=1)
     apart = r > floor*r.pow(2).mean().sqrt()
     d = torch.where(apart[:, None], step/r.clamp_min(1e-12)[:, None], torch.zeros(()))
+    check_whole(pairs.y, 0, 1, 'y')
     y = torch.tensor(pairs.y.to_numpy(), dtype=torch.float32)
     return TextPairs(x, x2, y, d, r, apart.float())
 
@@ -175,6 +177,7 @@ def text_problem(
     originals_only:bool=False, # Score originals alone, as settings are chosen on?
 )->Problem: # For all seeds
     "Draw what each seed learns from; arms of a seed share their first n originals."
+    check_whole(n, 2 if arm.shuffled else 1, arg='n', ndim=0)
     need = 2*n if arm.labels == '2n' else n
     if need > len(train.x): raise ValueError(f'n: found {n}; allowed is up to {len(train.x)*n//need} for {arm.name!r}')
     order = torch.tensor(np.stack([rng('text', s).permutation(len(train.x)) for s in seeds]))

@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['EVEN', 'OnDevice', 'Types', 'finer', 'pick_rows', 'listed', 'pair_table', 'check_given', 'named', 'override', 'meet',
-           'constant', 'fill', 'hard_pairs', 'along', 'once', 'by_pairs', 'settled', 'in_parts', 'as_rows', 'pair_rows']
+           'constant', 'fill', 'hard_pairs', 'along', 'once', 'by_pairs', 'says_few', 'is_small', 'at_once', 'settled',
+           'in_parts', 'as_rows']
 
 # %% ../../nbs/19_mixing.pairs.ipynb #0d1e0d2a
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import lru_cache
 import numpy as np
 import pandas as pd
 import torch
@@ -23,7 +25,9 @@ class OnDevice:
     "Arrays that go to each device once."
     def __init__(self,
         *arrays, # Of integers, or of floats, which become float32
-    ): self.arrays, self._cache = [np.asarray(o) for o in arrays], {}
+    ):
+        self._cache, arrays = {}, map(np.asarray, arrays)
+        self.arrays = [o.astype(np.float32) if o.dtype.kind == 'f' else o for o in arrays]
 
     def __getstate__(self): return self.__dict__ | dict(_cache={}) # copies make their own, on their own device
 
@@ -33,8 +37,7 @@ class OnDevice:
         "The arrays as tensors."
         if device not in self._cache:
             with torch.inference_mode(False):
-                made = [torch.as_tensor(o, device=device) for o in self.arrays]
-                self._cache[device] = [o.float() if o.is_floating_point() else o for o in made]
+                self._cache[device] = [torch.as_tensor(o, device=device) for o in self.arrays]
         return self._cache[device]
 
 # %% ../../nbs/19_mixing.pairs.ipynb #cb3d2b89
@@ -295,6 +298,29 @@ def _stand_apart(policy, lam, ya, yb, first, second, y, one): # sets those pairs
     more, other = (both*(s - t[..., r, c]) for s, t in zip(shares, (first, second)))
     return y.index_add(1, i, more).index_add(1, j, other), one.index_add(1, i, more)
 
+# %% ../../nbs/19_mixing.pairs.ipynb #315029ae
+@lru_cache(None)
+def _speaks(kind): # not a class whose own shares are others
+    at = lambda k: next((i for i, o in enumerate(kind.__mro__) if k in vars(o)), len(kind.__mro__))
+    return all(at('few') <= at(k) for k in ('apply', 'shares', 'same', 'table', '_curve'))
+
+def says_few(policy, most=32): # does it say in NumPy what its `shares` are, for not too many classes?
+    return policy.few is not None and _speaks(type(policy)) and policy.exact and not policy.apart and policy.n_classes <= most
+
+def is_small(lam, ya, yb): # one λ, and nothing that NumPy does not know of
+    if not (lam.stride(0) == 0 or len(lam) == 1) or not type(ya) is type(yb) is Tensor: return False
+    if not (ya.is_cpu and yb.is_cpu and lam.is_cpu and ya.dtype is yb.dtype is torch.float32): return False
+    return not (lam.requires_grad or ya.requires_grad or yb.requires_grad or torch.compiler.is_compiling())
+
+def at_once(policy, lam, ya, yb): # (B, K) rows, by `meet` and, where a policy does not give all, `fill`
+    a, b, (first, second) = ya.numpy(), yb.numpy(), policy.few(lam.numpy().item(0))
+    y = b @ first.T * a + a @ second * b
+    if policy.fills: y = y @ _no_mean(y.shape[1]) + np.float32(1/y.shape[1])
+    return torch.from_numpy(y)
+
+@lru_cache(None)
+def _no_mean(k): return np.eye(k, dtype=np.float32) - np.float32(1/k)
+
 # %% ../../nbs/19_mixing.pairs.ipynb #1f174662
 def settled(
     policy, # Policy of pairs
@@ -311,8 +337,9 @@ def settled(
     raise ValueError(f'ya: rows have {k} classes; {policy!r} has {policy.n_classes} ({names}, …). '
                      'Allowed are as many: `classes=` or `bind(classes)` tell it yours')
 
-def in_parts(apply, lam, ya, yb, n_rows, most=2**24): # `apply`, on no more than `most` entries of tables at a time
-    lam = once(lam)
+def in_parts(policy, apply, lam, ya, yb, most=2**24): # `apply`, on no more than `most` entries of tables at a time
+    if policy.small and is_small(lam, ya, yb): return at_once(policy, lam, ya, yb), lambda: apply(once(lam), ya, yb)[1]()
+    lam, n_rows = once(lam), policy.types.n
     if lam.ndim == 0 or len(lam)*n_rows**2 <= most: return apply(lam, ya, yb)
     n = max(1, most//n_rows**2)
     y, w = zip(*(apply(*o) for o in zip(lam.split(n), ya.split(n), yb.split(n))))
@@ -335,18 +362,3 @@ def as_rows(
     lo, hi = (o.item() for o in q.sum(1).aminmax())
     good = .999 <= lo and hi <= 1.001 and q.amin().item() >= 0 # with NaN it is not, and `as_soft` says which row it is
     return y.float() if good else as_soft(y, n_classes, arg)
-
-# %% ../../nbs/19_mixing.pairs.ipynb #f61fbb4f
-def pair_rows(
-    weight, # Share of the first class, in [0, 1]; (B,)
-    a, # (B,) indices of the first class
-    b, # (B,) indices of the second class
-    n_classes:int, # K
-)->Tensor: # (B, K) rows; one entry where both classes are the same
-    "Write `weight` for class `a` and the rest for class `b`."
-    check_lengths(weight=weight, a=a, b=b)
-    for k, v in dict(a=a, b=b).items(): check_range(v, 0, n_classes-1, k)
-    check_range(weight, 0, 1, 'weight')
-    weight = as_tensor(weight)
-    a, b = (F.one_hot(as_tensor(o).long(), n_classes).to(weight.dtype) for o in (a, b))
-    return torch.lerp(b, a, weight[:, None]).float()

@@ -7,12 +7,13 @@ __all__ = ['identity', 'blend', 'DataPolicy', 'Identity', 'CutMix', 'draw_lam', 
 
 # %% ../../nbs/22_mixing.pixels.ipynb #b75abcf1
 import math
+from functools import partial
 from numbers import Real
 import torch
 from torch import Tensor
 from ..core import check_lengths, check_name, check_range
-from ..labels import as_generator, as_tensor
-from .labels import Linear, as_policy, as_rows, spread_lam
+from ..labels import as_generator, as_tensor, spread_lam
+from .labels import Linear, as_policy, as_rows
 
 # %% ../../nbs/22_mixing.pixels.ipynb #e741e20f
 def blend(
@@ -120,7 +121,7 @@ class Mixed:
         self.x, self.y, self.lam_f, self._lam_g, self.idx = x, y, lam_f, lam_g, idx
 
     @property
-    def lam_g(self)->Tensor|None: # (B,); worked out when it is first asked for
+    def lam_g(self)->Tensor|None: # (B,); worked out when it is first asked for, of the labels as they are then
         "The weight of the first label among what both labels get."
         if callable(self._lam_g): self._lam_g = self._lam_g().contiguous()
         return self._lam_g
@@ -174,4 +175,7 @@ def mix(
     if rows.shape != y.shape: raise ValueError(f'g: returned shape {tuple(rows.shape)}; allowed is {tuple(y.shape)}')
     if mixed is None: mixed = _blend_into(lam, x, _pick(x, idx)) # last: it sweeps the caches
     lam_f = lam.clone(memory_format=torch.contiguous_format)
+    if g.small: lam_g = partial(_given, g, lam_f, y, idx) # holds no labels of its own
     return Mixed(mixed, rows, lam_f, lam_f.clone if lam_g is lam else lam_g, idx)
+
+def _given(g, lam, y, idx): return g.apply(lam, y, y.index_select(0, idx))[1]()

@@ -16,7 +16,7 @@ from ..labels import confidence_weight, smooth
 from ..data.images import ImageSet, as_floats, cifar10_test
 from ..data.judgments import coefficient
 from ..data.pool import LabelPool
-from .labels import pair_rows
+from ..labels import pair_rows
 from .pixels import blend
 
 # %% ../../nbs/23_mixing.stimuli.ipynb #daa7a54a

@@ -23,7 +23,7 @@ from ..data.images import (CIFAR10_MEAN, CIFAR10_STD, ImageSet, cifar10_test, ci
 from ..data.judgments import categorical
 from ..data.pool import LabelPool
 from ..data.simulated import SimulatedParticipants, ambiguity, clean_stimuli, draw_stimuli
-from ..mixing.labels import pair_rows
+from ..labels import pair_rows
 from ..mixing.stimuli import Stimuli, hmix_stimuli
 from ..softlabels.construct import similarity, soft_labels
 from ..softlabels.simulate import VARIANTS, AnnotatorModel, extend

@@ -153,7 +153,7 @@ def test_the_end_of_a_grid_is_told():
     assert len(wide) == 4 and set(wide.setting) == {'lr', 'decay'} and set(wide.end) == {'largest'}
     with pytest.raises(ValueError, match='alpha'): edges(rows.drop(columns='alpha'))
 
-@pytest.mark.parametrize('v, word', [(.1, 'better'), (-.1, 'worse'), (0., 'neither')])
+@pytest.mark.parametrize('v, word', [(.1, 'better'), (-.1, 'worse'), (0., 'not distinguishable')])
 def test_sentences_of_sizes_name_sets(v, word):
     rows = rows_made({'tip': v, POOL: 0.})
     said = findings_sizes(pd.concat([rows, rows.assign(k=4, hidden=8)]))

@@ -211,18 +211,22 @@ def _means(rows, metrics, by=()):
     return pd.DataFrame({m: text(m) for m in metrics}, index=s.index)
 
 # %% ../../nbs/96_directions.findings.ipynb #b7d14e92
+_LESS = 'Accuracy on 4,000 unbiased points less that of {}, in points, with 95 % intervals over paired seeds.'
+_WHOSE = dict(none='Labels alone:', clean='Clean arrows:', noisy='Noisy arrows:')
+
+def _by_oracle(t): # a table for each annotator
+    tables = {k: in_cells(t.xs(k, level='oracle').droplevel('pool')) for k in t.index.unique('oracle')}
+    return [o for k, v in tables.items() for o in (P(_WHOSE[k]), _table(v))]
+
 def _page_2d(rows):
-    said = 'Accuracy on 4,000 unbiased points less that of {}, in points, with 95 % intervals over paired seeds.'
     out = [H2('What came out'), Ul(*map(Li, findings_2d(rows))), H2('May be said, and may not'), P(LIMITS_2D)]
     for pool in rows.pool.unique():
         t = against(rows[rows.pool == pool])
-        out += [H2(f'Against k labels, {pool} pool'), P(said.format(POOL)), figure_html(plot_against(rows, pool), said.format(POOL))]
-        out += [_table(in_cells(t.xs(o, level='oracle').droplevel('pool'))) for o in t.index.unique('oracle')]
+        out += [H2(f'Against k labels, {pool} pool'), figure_html(plot_against(rows, pool), _LESS.format(POOL)), *_by_oracle(t)]
     part = rows[rows.pool == 'biased']
     if FULL in set(part.arm):
         t = against(part, FULL)
-        out += [H2('Against k labels from everywhere, biased pool'), P(said.format(FULL))]
-        out += [_table(in_cells(t.xs(o, level='oracle').droplevel('pool'))) for o in t.index.unique('oracle')]
+        out += [H2('Against k labels from everywhere, biased pool'), P(_LESS.format(FULL)), *_by_oracle(t)]
     n_k = int(rows.n.iloc[0]), int(rows.k.iloc[0])
     price = pd.DataFrame(dict(minutes={o: round(minutes(ARMS[o], *n_k), 2) for o in rows.arm.unique()}))
     out.append(H2('Beside the pilot'))
@@ -267,7 +271,7 @@ def findings_sizes(
     for arm in (k for k in ('tip', 'softplus', 'tips as labels') if k in set(rows.arm)):
         for (n, k, hidden), t in rows.groupby(sizes, sort=False):
             d = against(t[t.arm.isin([arm, POOL])], by=('set',))
-            found = dict(better=d.low > 0, worse=d.high < 0, neither=(d.low <= 0) & (d.high >= 0))
+            found = {'better': d.low > 0, 'worse': d.high < 0, 'not distinguishable': (d.low <= 0) & (d.high >= 0)}
             parts = [f'{w} on {", ".join(d.index.get_level_values("set")[o])}' for w, o in found.items() if o.any()]
             out.append(f'{arm} against labels of a biased pool, n = {n}, k = {k}, {hidden} units: {"; ".join(parts)}.')
     return out
@@ -317,7 +321,8 @@ def _page_image(rows):
     return out
 
 def _page_sizes(rows):
-    out = [H2('What came out'), Ul(*map(Li, findings_sizes(rows))), P(LIMITS_2D)]
+    said = f'Clean arrows, biased pools. {_LESS.format(POOL)}'
+    out = [H2('What came out'), Ul(*map(Li, findings_sizes(rows))), P(LIMITS_2D), P(said)]
     for (n, k, hidden), t in rows.groupby(['n', 'k', 'hidden'], sort=False):
         out += [H2(f'n = {n}, k = {k}, {hidden} units'), _table(in_cells(against(t, by=('set',)).droplevel('oracle')))]
     return out

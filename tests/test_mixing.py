@@ -4,8 +4,7 @@ import numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, settings, strategies as st
 from torchvision.transforms.v2 import MixUp
 from hmix_nb.data.images import ImageSet, digits
-from hmix_nb.labels import soft_cross_entropy
-from hmix_nb.labels import pair_rows
+from hmix_nb.labels import pair_rows, soft_cross_entropy
 from hmix_nb.mixing.labels import LabelPolicy, Linear, PairLogistic, Smoothed, swap_gap
 from hmix_nb.mixing.pixels import CutMix, DataPolicy, blend, draw_lam, identity, mix
 from hmix_nb.mixing.transforms import HumanMix, MixCollate

@@ -1,5 +1,5 @@
 "Laws of the label policies, on generated labels; classes that the fits do not know; other precisions and other devices' ways."
-import copy, pickle
+import copy, pickle, warnings
 from dataclasses import replace
 import numpy as np, pandas as pd, pytest, torch
 import torch.nn.functional as F
@@ -441,7 +441,7 @@ def test_one_lam_for_few_classes_is_as_with_tensors(name, n, lam, seed, hard):
     y = g(lam, a, b)
     assert torch.allclose(g(lam, ya, yb), y.detach(), atol=5e-7) and torch.equal(ya, a) and torch.equal(yb, b)
     assert y.requires_grad and torch.allclose(g(lam, ya.T.contiguous().T, yb.double().float()), y.detach(), atol=5e-7)
-    apply = lambda *o: (lambda y, w: w() if callable(w) else w)(*getattr(g, '_nameless', {}).get(10, g).apply(torch.full((n,), lam), *o))
+    apply = lambda *o: (lambda y, w: w() if callable(w) else w)(*getattr(g, '_nameless', {}).get(10, g).apply(torch.full((1,), lam).expand(n), *o))
     if (w := apply(ya, yb)) is not None: assert torch.allclose(w.expand(n), apply(a, b).detach().expand(n), atol=1e-6)
 
 def test_numpy_is_asked_for_what_it_knows_alone(monkeypatch):
@@ -457,11 +457,45 @@ def test_numpy_is_asked_for_what_it_knows_alone(monkeypatch):
     seen.clear()
     assert torch.allclose(Mine()(.3, ya, yb), turned, atol=1e-6) and torch.allclose(Smoothed(Mine(), .1)(.3, ya, yb), smooth(turned, .1), atol=1e-6)
     assert not torch.allclose(Smoothed(Mine())(.3, ya, yb), Smoothed(people)(.3, ya, yb), atol=1e-3)
+    class Odder(Confidence):
+        def table(self, lam, at=None): return .5*super().table(lam, at)
+    class Turned(Smoothed):
+        def _by_pairs(self, lam, ya, yb): return super()._by_pairs(lam, yb, ya)
+    own = PairLogistic()
+    own.shares = lambda lam, at, ya, yb: PairLogistic.shares(own, 1-lam, at, ya, yb)
+    for g in (Smoothed(people, Odder()), Turned(people), Smoothed(own)):
+        assert torch.allclose(g(.3, ya, yb), g(.3, ya.clone().requires_grad_(), yb).detach(), atol=1e-6)
     people(torch.tensor([.1, .2, .3, .4]), ya, yb)
     many = PairLogistic(unknown='pooled').bind(range(33))
     many(.3, rows(4, k=33), rows(4, 1, k=33))
     PairLogistic(classes=HALF, unknown='pooled')(.3, ya, yb)
     assert len(seen) == 2 # 'people' under confidence, and the last one
+
+def test_what_watches_tensors_sees_tensors():
+    from torch.autograd import forward_ad
+    ya, yb, g = rows(4), rows(4, 1), Smoothed(PairLogistic())
+    labels = g(.3, ya, yb)
+    apply = lambda a, b: g.apply(torch.full((1,), .3).expand(len(a)), a, b)[0]
+    with forward_ad.dual_level(): # the tangent of a sum of rows that each sum to 1
+        out = forward_ad.unpack_dual(apply(forward_ad.make_dual(ya, yb-ya), yb))
+        assert out.tangent is not None and torch.allclose(out.primal, labels, atol=1e-6)
+    assert torch.allclose(torch.vmap(apply)(ya[:, None], yb[:, None])[:, 0], labels, atol=1e-6)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        traced = torch.jit.trace(apply, (ya, yb), check_trace=False)
+    assert torch.allclose(traced(yb, ya), apply(yb, ya), atol=1e-6)
+
+def test_an_export_leaves_nothing_of_its_own_behind():
+    g = Smoothed(PairLogistic())
+    g(.3, rows(4), rows(4, 1)) # by NumPy: no table is on the device as yet
+    class Net(torch.nn.Module):
+        def forward(self, lam, a, b): return g.apply(lam, a, b)[0]
+    lam = torch.full((4,), .3)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        made = torch.export.export(Net(), (lam, rows(4), rows(4, 1)))
+    assert torch.allclose(made.module()(lam, rows(4), rows(4, 1)), g(.3, rows(4), rows(4, 1)), atol=1e-6)
+    assert type(g(torch.rand(4), rows(4), rows(4, 1))) is type(PairLogistic()(torch.rand(4), rows(4), rows(4, 1))) is torch.Tensor
 
 def test_averages_of_other_orders_and_a_subclass_of_its_own():
     ya, yb = rows(4), rows(4, 1)

@@ -114,7 +114,7 @@ def _photo_source(root):
 DIRECTIONS = {s.name: s for s in (
     DirectionStudy('direction-2d', 'Arrows or labels: four sets in the plane', 'Arrows against labels, on four 2-D sets.', (40, 6),
                    (152, 40), _cells, _cell_rows, lambda root: 'made in the run'),
-    DirectionStudy('direction-sizes', 'Arrows or labels: other counts, other nets', 'The same, other counts and nets.', (40, 6),
+    DirectionStudy('direction-sizes', 'Arrows or labels: other counts, other nets', 'As direction-2d, other counts and nets.', (40, 6),
                    (80, 20), _sizes, _cell_rows, lambda root: 'made in the run'),
     DirectionStudy('direction-text', 'Arrows or labels: counterfactual reviews', 'Revised reviews as arrows or labels.', (40, 6),
                    (44, 11), _texts, _text_rows, _reviews),

@@ -210,14 +210,20 @@ def _means(rows, metrics, by=()):
     text = lambda m: [f'{a:.{digits}f} ± {b:.{digits}f}' for a, b in zip(s[m, 'mean'], s[m, 'half'])]
     return pd.DataFrame({m: text(m) for m in metrics}, index=s.index)
 
-# %% ../../nbs/96_directions.findings.ipynb #b7d14e92
 _LESS = 'Accuracy on 4,000 unbiased points less that of {}, in points, with 95 % intervals over paired seeds.'
 _WHOSE = dict(none='Labels alone:', clean='Clean arrows:', noisy='Noisy arrows:')
+
+def _ends(rows):
+    if not len(ends := edges(rows)): return []
+    said = 'Settings that an arm chose at an end of what it might try, and in how many cells; another one might have been better.'
+    cells = ends.groupby(['arm', 'setting', 'value', 'end'], sort=False).size()
+    return [H2('Ends of grids'), P(said), _table(cells.to_frame('cells'))]
 
 def _by_oracle(t): # a table for each annotator
     tables = {k: in_cells(t.xs(k, level='oracle').droplevel('pool')) for k in t.index.unique('oracle')}
     return [o for k, v in tables.items() for o in (P(_WHOSE[k]), _table(v))]
 
+# %% ../../nbs/96_directions.findings.ipynb #b7d14e92
 def _page_2d(rows):
     out = [H2('What came out'), Ul(*map(Li, findings_2d(rows))), H2('May be said, and may not'), P(LIMITS_2D)]
     for pool in rows.pool.unique():
@@ -233,10 +239,7 @@ def _page_2d(rows):
     for which in PILOTS:
         if said := _beside(rows, which): out += [P(said), _table(_pilots(rows, which).round(1))]
     out += [H2('Price'), P(PRICE), _table(price)]
-    if len(ends := edges(rows)):
-        said = 'Settings that an arm chose at an end of what it might try, and in how many cells; more might have been better.'
-        cells = ends.groupby(['arm', 'setting', 'value', 'end'], sort=False).size()
-        out += [H2('Ends of grids'), P(said), _table(cells.to_frame('cells'))]
+    out += _ends(rows)
     means = _means(rows, ['accuracy', 'nll'], ['pool', 'set'])
     return out + [H2('Means'), P('Accuracy, and negative log likelihood in nats.'), _table(means)]
 
@@ -325,7 +328,7 @@ def _page_sizes(rows):
     out = [H2('What came out'), Ul(*map(Li, findings_sizes(rows))), P(LIMITS_2D), P(said)]
     for (n, k, hidden), t in rows.groupby(['n', 'k', 'hidden'], sort=False):
         out += [H2(f'n = {n}, k = {k}, {hidden} units'), _table(in_cells(against(t, by=('set',)).droplevel('oracle')))]
-    return out
+    return out + _ends(rows)
 
 PAGES = {'direction-2d': _page_2d, 'direction-sizes': _page_sizes, 'direction-text': _page_text, 'direction-image': _page_image}
 

@@ -29,15 +29,12 @@ def margin(
     "How far the logit of `y` is above that of `t`."
     z = logits.float() if logits.dtype.itemsize < 4 else logits
     if z.shape[-1] == 1: z = torch.cat([torch.zeros_like(z), z], -1)
-    for k, v in dict(y=y, t=t).items():
-        if v is not None and v.numel() and not v.is_cuda and int(v.max()) >= z.shape[-1]: # on a GPU, asking would wait for it
-            raise ValueError(f'{k}: found class {int(v.max())}; the model has {z.shape[-1]} classes, from 0')
     y = y.expand(z.shape[:-1])[..., None]
     own = z.gather(-1, y)[..., 0]
     if t is None: return own - _others(z, y)
     t = t.expand(z.shape[:-1])[..., None]
     named = z.gather(-1, t.clamp_min(0))[..., 0]
-    if z.shape[-1] == 2 or not t.is_cuda and bool((t >= 0).all()): return own - named
+    if z.shape[-1] == 2 or not t.is_cuda and bool((t >= 0).all()): return own - named # on a GPU, asking would wait for it
     return own - torch.where(t[..., 0] < 0, _others(z, y), named)
 
 def _others(z, y):
@@ -312,7 +309,8 @@ def _check(self:DirectionCB): # at the first batch: what cannot be done
     with torch.no_grad(): z = self._asked(lambda f: f(self._held.x[:1].clone()))
     if not torch.is_tensor(z) or z.ndim != 2:
         raise ValueError(f'model: it gave {getattr(z, "shape", type(z).__name__)} for one arrow; allowed are logits (1, C)')
-    margin(z.cpu().expand(len(self._held), -1), self._held.y.cpu(), self._held.t.cpu()) # refuses classes that are not there
+    if (most := int(torch.cat([self._held.y, self._held.t]).max())) >= (c := max(z.shape[1], 2)):
+        raise ValueError(f'directions: found class {most}; the model has {c} classes, from 0')
     if self.learn.loss_grad.ndim:
         raise ValueError(f'loss: found shape {tuple(self.learn.loss_grad.shape)}; allowed is one number, so a loss with a reduction')
     self._checked = True
@@ -338,13 +336,17 @@ def _asked(self:DirectionCB, ask): # of the model in eval mode and without autoc
 @patch
 def __getstate__(self:DirectionCB): # an exported learner holds no annotated inputs
     none = self.directions[:0]._map(torch.clone) # a view would take all of its storage along
-    return self.__dict__ | dict(directions=none, exported=True, _held=None, _queue=[], _gen=None, losses=[])
+    own = dict(directions=none, exported=self.exported or len(self.directions) > 0)
+    return self.__dict__ | own | dict(_held=None, _queue=[], _gen=None, losses=[])
 
 @patch
 def __deepcopy__(self:DirectionCB, memo): # a copy has the arrows, which nobody changes
     out = memo[id(self)] = type(self).__new__(type(self))
     out.__dict__.update({k: v if k in ('directions', '_held') else copy.deepcopy(v, memo) for k, v in self.__dict__.items()})
     return out
+
+@patch
+def __copy__(self:DirectionCB): return copy.deepcopy(self, {id(o): o for k, o in self.__dict__.items() if k == 'learn'})
 
 @patch
 def __repr__(self:DirectionCB): return f'DirectionCB({self.directions!r}, alpha={self.alpha:g}, loss={self.loss!r})'

@@ -185,7 +185,7 @@ def image_row(
     net, pairs = train_net(data, a, seed, **how)
     one_hot = lambda y: F.one_hot(y, 10).float()
     test = data.test if held else (*data.valid, one_hot(data.valid[1]))
-    settings = dict(alpha=0., lr=.003, decay=0.) | {k: v for k, v in how.items() if k in ('alpha', 'lr', 'decay')}
+    settings = dict(alpha=.3 if a.at else 0., lr=.003, decay=0.) | {k: v for k, v in how.items() if k in ('alpha', 'lr', 'decay')}
     return dict(arm=a.name, seed=seed, **settings, source=data.source) | net_scores(
         net, test, Tips(*(o[pairs] for o in data.tips)))
 

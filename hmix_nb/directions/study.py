@@ -63,7 +63,7 @@ class Cell:
     arm: str # One of `ARMS`
     oracle: str = 'clean' # One of `ORACLES`
     n: int = 12 # Labels
-    k: int = 12 # Annotations more
+    k: int = 12 # Annotations more; beyond n, points have a second arrow, which is the same if the annotator is clean
 
     def __post_init__(self):
         allowed = dict(pool=POOLS, set=SETS, arm=ARMS, oracle=ORACLES)
@@ -129,7 +129,7 @@ def cell_rows(
     about = {k: getattr(cell, k) for k in ('pool', 'set', 'oracle', 'arm', 'n', 'k')} | dict(hidden=hidden)
     return [about | o | best._asdict() | dict(drawn=c) for o, c in zip(rows, count)]
 
-SIZES = ((12, 12, 32), (12, 4, 32), (12, 48, 32), (12, 12, 8), (12, 12, 128)) # n, k, units of the net
+SIZES = ((12, 12, 32), (12, 4, 32), (48, 48, 32), (12, 12, 8), (12, 12, 128)) # n, k, units of the net
 
 def cells_sizes(
     sets=SETS, # Which of `SETS`
@@ -215,13 +215,13 @@ def told(
 # %% ../../nbs/94_directions.study.ipynb #beba066a
 def edges(
     rows:pd.DataFrame, # From `cell_rows`
-)->pd.DataFrame: # A row per cell and setting: `pool, set, oracle, arm, setting, value, end`; `end` is 'smallest' or 'largest'
-    "List the settings that were chosen at an end of what an arm might try."
-    out, cell = [], ['pool', 'set', 'oracle', 'arm']
+)->pd.DataFrame: # `pool, set, oracle, arm, n, k, hidden, setting, value, end`; `end` is 'smallest' or 'largest'
+    "List the settings that were chosen at an end of what an arm might try; 0 is no end."
+    out, cell = [], ['pool', 'set', 'oracle', 'arm', 'n', 'k', 'hidden']
     check_columns(rows, *cell, *Trial._fields, arg='rows')
     for key, t in rows.groupby(cell, sort=False):
         for k in Trial._fields:
-            tried, value = sorted({getattr(o, k) for o in trials_of(ARMS[key[-1]])}), t[k].iloc[0]
+            tried, value = sorted({getattr(o, k) for o in trials_of(ARMS[key[3]])}), t[k].iloc[0]
             if len(tried) < 2 or value not in (tried[0], tried[-1]) or value == 0: continue
             out.append((*key, k, value, 'largest' if value == tried[-1] else 'smallest'))
     return pd.DataFrame(out, columns=[*cell, 'setting', 'value', 'end'])

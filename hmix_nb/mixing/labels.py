@@ -19,17 +19,18 @@ from scipy.special import expit
 from torch import Tensor
 from ..core import check_lengths, check_name, check_range, did_you_mean
 from ..curves import FORMS, OMEGA, share
-from ..labels import as_tensor, check_rows, spread_lam
+from ..labels import as_rows, as_tensor, check_rows, spread_lam
 from .fits import PairFits
-from .pairs import (OnDevice, along, as_rows, by_pairs, check_given, constant, fill, finer, hard_pairs,
-                                 in_parts, listed, meet, named, once, override, pair_table, pick_rows, says_few, settled)
+from .pairs import (OnDevice, along, by_pairs, check_given, constant, fill, finer, hard_pairs,
+                                 in_parts, listed, meet, named, once, override, own_numbers,
+                                 pair_table, pick_rows, says_numbers, settled)
 
 # %% ../../nbs/21_mixing.labels.ipynb #5883f4d6
 class LabelPolicy:
     "How the label of a blend follows from `lam` and two labels; subclasses define `weight`, or `apply` as a whole."
     classes = n_classes = None # (K,) names and K, where the policy knows its classes
     types, apart, exact, open = None, (), True, False # see below: what policies of pairs have of their own
-    few, small, fills = None, False, False # and what they say in NumPy
+    numbers, small, fills = None, False, False # and what they say in NumPy
 
     def __call__(self,
         lam, # Weight of the first image in the pixels, in [0, 1]; one number or (B,)
@@ -159,7 +160,7 @@ class PairCurves:
                                         self.unknown, self.groups, FEW)
         self.values, self.n_classes = OnDevice(*self._prepare(values)), len(cs)
         if not few and self.overrides: self._set_apart()
-        self.small = isinstance(self, LabelPolicy) and says_few(self)
+        self.small = isinstance(self, LabelPolicy) and says_numbers(self)
 
     def __repr__(self):
         n, k = self.fits.table[self._params()[0]].notna().sum(), f'{self.n_classes} classes'
@@ -241,7 +242,7 @@ class PairLogistic(PairCurves, LabelPolicy):
         g = self.table(lam, at)
         return g, torch.sub(constant(1., g.device), g)
 
-    def few(self, lam): # `shares` at one λ, in NumPy
+    def numbers(self, lam): # `shares` at one λ, in NumPy
         v = self.values.arrays
         g = share(np.float32(lam), *v, form=self.fits.form) if self.fits.form != 'logistic' else expit(v[0] + v[1]*lam)
         return g, 1-g
@@ -265,7 +266,7 @@ class Confidence(PairCurves):
         super().__init__(fits or _shipped(), classes, unknown, groups)
 
     def _params(self): return OMEGA
-    def few(self, lam): # `table` at one λ, in NumPy
+    def numbers(self, lam): # `table` at one λ, in NumPy
         v = self.values.arrays
         return -np.expm1(math.log(self.gamma)*expit(v[0] + lam*(v[1] + lam*v[2])))
 
@@ -296,12 +297,13 @@ class Smoothed(LabelPolicy):
         self.types, self.apart, self.exact = policy.types, policy.apart, self.open or policy.exact
         if self.sure: self._make_finer()
         self.n_classes = len(self.classes) if self.classes else None
-        self.small = policy.small and (not self.sure or policy.types == weight.types) and says_few(self)
+        self.small = policy.small and says_numbers(self)
+        if self.sure: self.small &= policy.types == weight.types and own_numbers(weight)
 
     by_pair, fills = None, True
-    def few(self, lam): # `shares` at one λ, in NumPy
-        kept = self.weight_by.few(lam) if self.sure else 1-self.weight_by
-        first, second = self.policy.few(lam)
+    def numbers(self, lam): # `shares` at one λ, in NumPy
+        kept = self.weight_by.numbers(lam) if self.sure else 1-self.weight_by
+        first, second = self.policy.numbers(lam)
         return kept*first, kept*second
 
     def bind(self, classes):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EVEN', 'OnDevice', 'Types', 'finer', 'pick_rows', 'listed', 'pair_table', 'check_given', 'named', 'override', 'meet',
-           'constant', 'fill', 'hard_pairs', 'along', 'once', 'by_pairs', 'says_few', 'is_small', 'at_once', 'settled',
-           'in_parts', 'as_rows']
+           'constant', 'fill', 'hard_pairs', 'along', 'once', 'by_pairs', 'own_numbers', 'says_numbers', 'is_small',
+           'at_once', 'settled', 'in_parts']
 
 # %% ../../nbs/19_mixing.pairs.ipynb #0d1e0d2a
 from contextlib import nullcontext
@@ -16,9 +16,9 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from ..core import check_lengths, check_name, check_range, did_you_mean
+from torch.autograd import forward_ad
+from ..core import check_name, check_range, did_you_mean
 from ..curves import FORMS
-from ..labels import as_soft, as_tensor
 
 # %% ../../nbs/19_mixing.pairs.ipynb #b9c7102a
 class OnDevice:
@@ -37,7 +37,9 @@ class OnDevice:
         "The arrays as tensors."
         if device not in self._cache:
             with torch.inference_mode(False):
-                self._cache[device] = [torch.as_tensor(o, device=device) for o in self.arrays]
+                made = [torch.as_tensor(o, device=device) for o in self.arrays]
+            if not all(type(o) is Tensor for o in made): return made # of an exporter's kind
+            self._cache[device] = made
         return self._cache[device]
 
 # %% ../../nbs/19_mixing.pairs.ipynb #cb3d2b89
@@ -233,9 +235,10 @@ def constant(
     device, # Where it is
 )->Tensor: # () made once; in small tables, arithmetic with it takes half as long as with a Python number
     "A number as a tensor."
-    if (v, device) not in _NUMBERS:
-        with torch.inference_mode(False): _NUMBERS[v, device] = torch.tensor(v, device=device)
-    return _NUMBERS[v, device]
+    if (o := _NUMBERS.get((v, device))) is None:
+        with torch.inference_mode(False): o = torch.tensor(v, device=device)
+        if type(o) is Tensor: _NUMBERS[v, device] = o
+    return o
 
 def fill(
     y:Tensor, # (B, K) rows that sum to at most 1
@@ -299,21 +302,25 @@ def _stand_apart(policy, lam, ya, yb, first, second, y, one): # sets those pairs
     return y.index_add(1, i, more).index_add(1, j, other), one.index_add(1, i, more)
 
 # %% ../../nbs/19_mixing.pairs.ipynb #315029ae
-@lru_cache(None)
-def _speaks(kind): # not a class whose own shares are others
-    at = lambda k: next((i for i, o in enumerate(kind.__mro__) if k in vars(o)), len(kind.__mro__))
-    return all(at('few') <= at(k) for k in ('apply', 'shares', 'same', 'table', '_curve'))
+def own_numbers(o): # are `numbers` those of its class? Not where a class below, or it itself, has other shares
+    kinds = [vars(o), *map(vars, type(o).__mro__)]
+    at = lambda k: next((i for i, names in enumerate(kinds) if k in names), len(kinds))
+    return all(at('numbers') <= at(k) for k in ('apply', 'shares', 'same', 'table', '_curve', '_by_pairs'))
 
-def says_few(policy, most=32): # does it say in NumPy what its `shares` are, for not too many classes?
-    return policy.few is not None and _speaks(type(policy)) and policy.exact and not policy.apart and policy.n_classes <= most
+def says_numbers(policy, most=32): # does it say in NumPy what its `shares` are, for not too many classes?
+    return policy.numbers is not None and own_numbers(policy) and policy.exact and not policy.apart and policy.n_classes <= most
 
 def is_small(lam, ya, yb): # one λ, and nothing that NumPy does not know of
     if not (lam.stride(0) == 0 or len(lam) == 1) or not type(ya) is type(yb) is Tensor: return False
     if not (ya.is_cpu and yb.is_cpu and lam.is_cpu and ya.dtype is yb.dtype is torch.float32): return False
-    return not (lam.requires_grad or ya.requires_grad or yb.requires_grad or torch.compiler.is_compiling())
+    return not (lam.requires_grad or ya.requires_grad or yb.requires_grad or _watched())
+
+def _watched(): # by a compiler, a tracer, a transform or forward gradients
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack(): return True
+    return forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
 
 def at_once(policy, lam, ya, yb): # (B, K) rows, by `meet` and, where a policy does not give all, `fill`
-    a, b, (first, second) = ya.numpy(), yb.numpy(), policy.few(lam.numpy().item(0))
+    a, b, (first, second) = ya.numpy(), yb.numpy(), policy.numbers(lam.numpy().item(0))
     y = b @ first.T * a + a @ second * b
     if policy.fills: y = y @ _no_mean(y.shape[1]) + np.float32(1/y.shape[1])
     return torch.from_numpy(y)
@@ -344,21 +351,3 @@ def in_parts(policy, apply, lam, ya, yb, most=2**24): # `apply`, on no more than
     n = max(1, most//n_rows**2)
     y, w = zip(*(apply(*o) for o in zip(lam.split(n), ya.split(n), yb.split(n))))
     return torch.cat(y), None if None in w else lambda: torch.cat([o() if callable(o) else o for o in w])
-
-# %% ../../nbs/19_mixing.pairs.ipynb #5d304b6f
-def as_rows(
-    y, # (B, K) rows that sum to 1, or (B,) class indices; arrays and lists are taken too
-    n_classes:int|None=None, # K, needed for indices
-    arg:str='y', # The argument, for the message
-)->Tensor: # (B, K) float32 rows
-    "`as_soft`, but a GPU is not waited for, and good rows are seen to be good at once."
-    y = as_tensor(y)
-    if y.ndim == 1 and n_classes and y.device.type != 'cpu' and y.dtype in (torch.int64, torch.int32, torch.uint8):
-        return F.one_hot(y.long(), n_classes).float()
-    rows = y.ndim == 2 and y.is_floating_point() and n_classes in (None, y.shape[1])
-    if not rows or not len(y): return as_soft(y, n_classes, arg)
-    if y.device.type != 'cpu': return y.float()
-    q = y.detach().float()
-    lo, hi = (o.item() for o in q.sum(1).aminmax())
-    good = .999 <= lo and hi <= 1.001 and q.amin().item() >= 0 # with NaN it is not, and `as_soft` says which row it is
-    return y.float() if good else as_soft(y, n_classes, arg)

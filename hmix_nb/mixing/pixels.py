@@ -12,8 +12,8 @@ from numbers import Real
 import torch
 from torch import Tensor
 from ..core import check_lengths, check_name, check_range
-from ..labels import as_generator, as_tensor, spread_lam
-from .labels import Linear, as_policy, as_rows
+from ..labels import as_generator, as_rows, as_tensor, spread_lam
+from .labels import Linear, as_policy
 
 # %% ../../nbs/22_mixing.pixels.ipynb #e741e20f
 def blend(
@@ -121,9 +121,10 @@ class Mixed:
         self.x, self.y, self.lam_f, self._lam_g, self.idx = x, y, lam_f, lam_g, idx
 
     @property
-    def lam_g(self)->Tensor|None: # (B,); worked out when it is first asked for, of the labels as they are then
+    def lam_g(self)->Tensor|None: # (B,); worked out when it is first asked for, of the labels and `idx` as they are then
         "The weight of the first label among what both labels get."
-        if callable(self._lam_g): self._lam_g = self._lam_g().contiguous()
+        if callable(self._lam_g): self._lam_g = self._lam_g()
+        if torch.is_tensor(self._lam_g): self._lam_g = self._lam_g.contiguous()
         return self._lam_g
 
     def __getstate__(self): return self.__dict__ | dict(_lam_g=self.lam_g)
@@ -178,4 +179,6 @@ def mix(
     if g.small: lam_g = partial(_given, g, lam_f, y, idx) # holds no labels of its own
     return Mixed(mixed, rows, lam_f, lam_f.clone if lam_g is lam else lam_g, idx)
 
-def _given(g, lam, y, idx): return g.apply(lam, y, y.index_select(0, idx))[1]()
+def _given(g, lam, y, idx):
+    w = g.apply(lam, y, y.index_select(0, idx))[1]
+    return w() if callable(w) else w

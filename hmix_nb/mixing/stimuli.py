@@ -12,11 +12,10 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 from ..core import check_lengths, check_name, check_range, did_you_mean, rng
-from ..labels import confidence_weight, smooth
+from ..labels import confidence_weight, pair_rows, smooth
 from ..data.images import ImageSet, as_floats, cifar10_test
 from ..data.judgments import coefficient
 from ..data.pool import LabelPool
-from ..labels import pair_rows
 from .pixels import blend
 
 # %% ../../nbs/23_mixing.stimuli.ipynb #daa7a54a

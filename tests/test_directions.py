@@ -1,6 +1,6 @@
 "Arrows: the sets they are drawn in, sessions and their logs under all orders of events, losses, and the callback in real `Learner`s."
 import json, re, subprocess, sys, threading, warnings
-from copy import copy as copied, deepcopy
+from copy import deepcopy
 from operator import attrgetter
 import numpy as np, pandas as pd, pytest, torch
 import torch.nn.functional as F
@@ -612,8 +612,24 @@ def test_arrows_of_two_dimensions_and_of_three_do_not_oppose_each_other():
     both = [Arrow.drawn(0, 3, 0, 1, (1., 2.)), Arrow.drawn(1, 3, 0, 1, (1., 2., 3.))]
     with pytest.raises(ValueError, match=r'arrows: found \[2, 3\] dimensions at point 3'): conflicts(both)
 
+def test_arrows_without_a_length_are_counted():
+    r = torch.full((40,), torch.nan)
+    r[:3] = .5
+    with pytest.warns(UserWarning, match='directions: 37 of 40 have no length'): DirectionCB(Directions(X, Y, None, ARROWS.d, r), loss='tip')
+    with pytest.raises(ValueError, match="f: found 'head'"): DirectionCB(ARROWS, f='head')
+    with pytest.raises(ValueError, match=r'x: found torch.float32 of shape \(2,\)'): Directions(torch.randn(2), torch.zeros(2).long(), None, torch.randn(2))
+    with pytest.raises(ValueError, match=r'x2: found \(3, 2\), beside x of \(2, 2\)'):
+        Directions.between(torch.ones(2, 2), torch.ones(3, 2), torch.zeros(2).long(), None)
+
+def test_what_is_looked_at_is_the_net_as_it_predicts():
+    net = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 8), nn.Dropout(.5), nn.Tanh(), nn.Linear(8, 2)).train()
+    x, before = torch.randn(30, 2), {k: v.clone() for k, v in net.state_dict().items()}
+    a = Directions(x, torch.zeros(30).long(), None, torch.randn(30, 2))
+    assert torch.equal(violated(net, a), violated(net, a)) and torch.equal(field(net, x), field(net, x)) and net[2].training
+    for k, v in net.state_dict().items(): assert torch.equal(v, before[k])
+
 def test_pairs_of_tokens_are_refused():
-    with pytest.raises(ValueError, match='x: found torch.int64; allowed are floats'):
+    with pytest.raises(ValueError, match='x2: found .* torch.int64; allowed are floats'):
         Directions.between(torch.ones(2, 3).long(), torch.zeros(2, 3).long(), torch.zeros(2).long(), None)
 
 def test_a_loaded_learner_says_that_it_has_no_arrows(tmp_path):
@@ -623,7 +639,7 @@ def test_a_loaded_learner_says_that_it_has_no_arrows(tmp_path):
         warnings.simplefilter('ignore')
         back = load_learner(tmp_path/'a.pkl')
     back.dls = learn.dls
-    with pytest.warns(UserWarning, match='its arrows were left out when the learner was exported'), back.no_logging(): back.fit(1)
+    with pytest.warns(UserWarning, match='its arrows were left out when it was exported'), back.no_logging(): back.fit(1)
     assert all(c.losses == [] for c in back.cbs if isinstance(c, DirectionCB))
 
 def test_a_copied_learner_learns_from_the_same_arrows():
@@ -635,11 +651,12 @@ def test_a_copied_learner_learns_from_the_same_arrows():
     assert kept is not cb and kept.learn is other and kept.directions is cb.directions and len(kept.losses) == len(cb.losses) == 4
     assert [float(v) for v in kept.losses] == [float(v) for v in cb.losses]
     for p, q in zip(learn.model.parameters(), other.model.parameters()): assert torch.equal(p, q)
-    assert len(deepcopy(cb).losses) == len(copied(cb).losses) == 4 # also after training, with its order of draws
-    assert len(copied(cb).directions) == 40 and copied(cb).learn is learn
+    alone = deepcopy(cb) # after training, with its order of draws, and no second learner
+    assert len(alone.losses) == 4 and len(alone.directions) == 40 and alone.learn is learn
     none = learner(DirectionCB(ARROWS[:0]))
     assert not next(c for c in none.cbs if isinstance(c, DirectionCB)).__getstate__()['exported'] # it had none
 
+@pytest.mark.filterwarnings('ignore:directions')
 @pytest.mark.parametrize('loss', ['tip', DirectionLoss('softplus', gamma='reach')])
 def test_arrows_whose_length_is_not_known_take_nothing_from_the_labels(loss):
     r = torch.full((40,), torch.nan)

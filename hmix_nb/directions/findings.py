@@ -246,12 +246,13 @@ def _page_2d(rows):
 LIMITS_2D = ('The annotator is simulated, knows the truth, and answers at once: what is measured is what an arrow holds, not what '
              'people draw. Settings were chosen by unbiased accuracy on other seeds, 64 for every arm; somebody with a biased '
              'pool has no such measure, and the luck of choosing is not in the intervals. Counts of labels and arrows, and the '
-             'size of the net, are those named: other ones may turn a sign. Controls chose their own settings, too. '
-             '"k arrows beat k labels" may not be said in general: '
-             'it holds for an arrow that carries its length, and in the cells above. Where arrows taken as labels are as good, '
+             'size of the net, are those named: other ones may turn a sign. Controls chose their own settings, too, '
+             'and bare directions often took an end of what they might: another setting may serve them better. '
+             '"k arrows beat k labels" may not be said in general. Where arrows taken as labels are as good, '
              'what helped is knowing where the boundary is, not a slope.')
 LIMITS_TEXT = ('Intervals are over draws of training reviews. All arms are scored on one test split, whose own luck moves them '
-               'together, and is not in the intervals. Settings were chosen on originals of the dev split, 12 for every arm.')
+               'together, and is not in the intervals. Settings were chosen on originals of the dev split, 12 for every arm, '
+               'some at an end of what might be tried; controls chose their own. The luck of choosing is not in the intervals.')
 LIMITS_IMAGE = ('One small net and few labelled images: nothing is said about larger ones. Intervals are over weights, order and '
                 'held-out pairs, on one set of test images; settings were chosen among 24, on other seeds, by accuracy on '
                 'images that were not trained on. Controls of midpoints have the settings of the arm that they control.')
@@ -330,6 +331,7 @@ def _page_sizes(rows):
         out += [H2(f'n = {n}, k = {k}, {hidden} units'), _table(in_cells(against(t, by=('set',)).droplevel('oracle')))]
     return out + _ends(rows)
 
+# %% ../../nbs/96_directions.findings.ipynb #5d44ed1d
 PAGES = {'direction-2d': _page_2d, 'direction-sizes': _page_sizes, 'direction-text': _page_text, 'direction-image': _page_image}
 
 def directions_html(
@@ -343,7 +345,8 @@ def directions_html(
     "Write the report of a direction study."
     check_columns(rows, 'arm', 'seed', arg='rows')
     parts = PAGES[check_name(study, list(PAGES), 'study')](rows)
-    seeds = f'{rows.seed.nunique()} seeds, none of which settings were chosen on; each arm chose among equally many settings.'
+    seeds = f'{rows.seed.nunique()} seeds, none of which settings were chosen on; each arm chose among equally many settings'
+    seeds += '; controls of midpoints have those of what they control.' if study == 'direction-image' else '.'
     by = [' by ', Code(command)] if command else []
     foot = Footer(P('Made', *by, f' with hmix_nb {__version__}. {made} Beside this page: rows.csv.'))
     return html_page(title, *(P(o, cls='note') for o in notes), P(seeds), *parts, foot)

@@ -16,6 +16,7 @@ from fastai.torch_core import find_bs
 from fastcore.basics import noop, patch
 from torch import Tensor, nn
 from ..core import check_name, check_range, check_whole
+from ..evaluation.scores import eval_mode
 from .space import LOSSES
 
 # %% ../../nbs/91_directions.loss.ipynb #2d68dd25
@@ -148,7 +149,8 @@ def total(
 # %% ../../nbs/91_directions.loss.ipynb #e7bd441d
 def _checked(x, y, t, d, r, omega): # tensors, or an error that names one
     x, d, y, n = torch.as_tensor(x), torch.as_tensor(d), torch.as_tensor(y), len(x)
-    if not x.is_floating_point(): raise ValueError(f'x: found {x.dtype}; allowed are floats: for tokens, their embeddings')
+    if not x.is_floating_point() or x.ndim < 2:
+        raise ValueError(f'x: found {x.dtype} of shape {tuple(x.shape)}; allowed are floats (B, *): for tokens, their embeddings')
     t = torch.full((n,), -1) if t is None else torch.as_tensor(t)
     r = torch.full((n,), torch.nan) if r is None else torch.as_tensor(r)
     omega = torch.ones(n) if omega is None else torch.as_tensor(omega)
@@ -246,7 +248,8 @@ def between(cls:Directions,
 )->Directions:
     "Point from inputs to others; pairs that coincide are left out."
     x, x2 = torch.as_tensor(x), torch.as_tensor(x2)
-    if not x.is_floating_point(): raise ValueError(f'x: found {x.dtype}; allowed are floats: for tokens, their embeddings')
+    if x.shape != x2.shape or not x.is_floating_point():
+        raise ValueError(f'x2: found {tuple(x2.shape)}, beside x of {tuple(x.shape)} and {x.dtype}; allowed are floats of one shape')
     d = x2 - x
     check_range(at, 1e-6, 1, 'at')
     r = d.flatten(1).norm(dim=1)*at
@@ -270,13 +273,16 @@ class DirectionCB(Callback):
             raise ValueError(f'directions: found {type(directions).__name__}; allowed are Directions, as of `Directions.of`')
         self.alpha, self.loss = check_range(alpha, 0, 1, 'alpha'), loss if isinstance(loss, DirectionLoss) else DirectionLoss(loss)
         if n is not None: check_whole(n, 1, arg='n', ndim=0)
-        if self.loss.needs_r and len(directions) and not (directions.r > 0).any():
-            raise ValueError(f'directions: none has a length; allowed for {self.loss!r} are arrows with lengths')
+        if not callable(f): raise ValueError(f'f: found {f!r}; allowed is what is called with the model, such as attrgetter')
+        if self.loss.needs_r and (unknown := int((~(directions.r > 0)).sum())):
+            said = f'directions: {unknown} of {len(directions)} have no length; '
+            if unknown == len(directions): raise ValueError(f'{said}allowed for {self.loss!r} are arrows with lengths')
+            warnings.warn(f'{said}{self.loss!r} learns from the others')
         self.n, self.seed, self.f, self.losses, self.directions, self.exported = n, seed, f, [], directions, False
 
     def before_fit(self):
         "Put the arrows where the model is."
-        if self.exported: warnings.warn('DirectionCB: its arrows were left out when the learner was exported; it learns labels alone')
+        if self.exported and not len(self.directions): warnings.warn('DirectionCB: its arrows were left out when it was exported')
         p = next((p for p in self.model.parameters() if p.is_floating_point()), None)
         if p is not None and p.dtype not in (torch.float32, torch.float64):
             raise ValueError(f'model: found {p.dtype} weights; allowed are float32, also under MixedPrecision')
@@ -325,13 +331,8 @@ def _drawn(self:DirectionCB, batch): # the arrows of this step; each has its tur
     return self._held[torch.tensor(rows, device=self._held.x.device)]
 
 @patch
-def _asked(self:DirectionCB, ask): # of the model in eval mode and without autocast; then all is as it was
-    training = [m for m in self.model.modules() if m.training]
-    for m in training: m.training = False
-    try:
-        with torch.autocast(self._held.x.device.type, enabled=False): return ask(self.f(self.model))
-    finally:
-        for m in training: m.training = True
+def _asked(self:DirectionCB, ask): # of the model in eval mode and without autocast
+    with eval_mode(self.model), torch.autocast(self._held.x.device.type, enabled=False): return ask(self.f(self.model))
 
 @patch
 def __getstate__(self:DirectionCB): # an exported learner holds no annotated inputs
@@ -342,11 +343,9 @@ def __getstate__(self:DirectionCB): # an exported learner holds no annotated inp
 @patch
 def __deepcopy__(self:DirectionCB, memo): # a copy has the arrows, which nobody changes
     out = memo[id(self)] = type(self).__new__(type(self))
-    out.__dict__.update({k: v if k in ('directions', '_held') else copy.deepcopy(v, memo) for k, v in self.__dict__.items()})
+    same = lambda k, v: k in ('directions', '_held') or k == 'learn' and id(v) not in memo # its own learner, or the copied one
+    out.__dict__.update({k: v if same(k, v) else copy.deepcopy(v, memo) for k, v in self.__dict__.items()})
     return out
-
-@patch
-def __copy__(self:DirectionCB): return copy.deepcopy(self, {id(o): o for k, o in self.__dict__.items() if k == 'learn'})
 
 @patch
 def __repr__(self:DirectionCB): return f'DirectionCB({self.directions!r}, alpha={self.alpha:g}, loss={self.loss!r})'

@@ -216,13 +216,13 @@ def told(
 def edges(
     rows:pd.DataFrame, # From `cell_rows`
 )->pd.DataFrame: # `pool, set, oracle, arm, n, k, hidden, setting, value, end`; `end` is 'smallest' or 'largest'
-    "List the settings that were chosen at an end of what an arm might try; 0 is no end."
+    "List the settings that were chosen at an end of what an arm might try; 0 is no end, nor is one of two decays."
     out, cell = [], ['pool', 'set', 'oracle', 'arm', 'n', 'k', 'hidden']
     check_columns(rows, *cell, *Trial._fields, arg='rows')
     for key, t in rows.groupby(cell, sort=False):
         for k in Trial._fields:
             tried, value = sorted({getattr(o, k) for o in trials_of(ARMS[key[3]])}), t[k].iloc[0]
-            if len(tried) < 2 or value not in (tried[0], tried[-1]) or value == 0: continue
+            if len(tried) < (2 if k == 'gamma' else 3) or value not in (tried[0], tried[-1]) or value == 0: continue
             out.append((*key, k, value, 'largest' if value == tried[-1] else 'smallest'))
     return pd.DataFrame(out, columns=[*cell, 'setting', 'value', 'end'])
 

@@ -9,6 +9,7 @@ __all__ = ['log', 'violated', 'field', 'model_hash', 'Trainer']
 import hashlib, logging, threading, time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import nullcontext
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
@@ -16,8 +17,11 @@ from torch import Tensor, nn
 from .frames import Ensemble, Painter, grid, pack, shares, square
 from .loss import DirectionLoss, Directions, margin_grad, slope, total
 from .space import Session
+from ..evaluation.scores import eval_mode
 
 # %% ../../nbs/92_directions.trainer.ipynb #625bc33f
+def _as_it_predicts(f): return eval_mode(f) if isinstance(f, nn.Module) else nullcontext()
+
 def violated(
     f, # A model, or any function that gives logits
     directions:Directions, # What was annotated
@@ -25,7 +29,7 @@ def violated(
 )->Tensor: # (B,) booleans
     "Which arrows does the model disobey? Along them the margin does not fall by more than `gamma`."
     a = directions
-    return (slope(f, a.x, a.y, a.t, a.d, create_graph=False) >= -gamma).detach()
+    with _as_it_predicts(f): return (slope(f, a.x, a.y, a.t, a.d, create_graph=False) >= -gamma).detach()
 
 def field(
     f, # A model, or any function that gives logits
@@ -34,10 +38,11 @@ def field(
     t:Tensor|None=None, # (B,) classes to reach, as for `margin`
 )->Tensor: # Of the shape of `x`: -∇m
     "Where does the class lose ground fastest?"
-    if y is None:
-        with torch.no_grad(): z = f(x.clone())
-        y = (z[..., 0] > 0).long() if z.shape[-1] == 1 else z.argmax(-1)
-    return -margin_grad(f, x, y, t)[1]
+    with _as_it_predicts(f):
+        if y is None:
+            with torch.no_grad(): z = f(x.clone())
+            y = (z[..., 0] > 0).long() if z.shape[-1] == 1 else z.argmax(-1)
+        return -margin_grad(f, x, y, t)[1]
 
 # %% ../../nbs/92_directions.trainer.ipynb #c414d1c6
 log = logging.getLogger('hmix_nb.directions')

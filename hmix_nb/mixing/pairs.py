@@ -302,8 +302,8 @@ def _stand_apart(policy, lam, ya, yb, first, second, y, one): # sets those pairs
     return y.index_add(1, i, more).index_add(1, j, other), one.index_add(1, i, more)
 
 # %% ../../nbs/19_mixing.pairs.ipynb #315029ae
-def own_numbers(o): # are `numbers` those of its class? Not where a class below, or it itself, has other shares
-    kinds = [vars(o), *map(vars, type(o).__mro__)]
+def own_numbers(o): # are `numbers` those of its class? Not where a class below has other shares
+    kinds = [*map(vars, type(o).__mro__)]
     at = lambda k: next((i for i, names in enumerate(kinds) if k in names), len(kinds))
     return all(at('numbers') <= at(k) for k in ('apply', 'shares', 'same', 'table', '_curve', '_by_pairs'))
 

@@ -321,8 +321,13 @@ def _watched(): # by a compiler, a tracer, a transform or forward gradients
 
 def at_once(policy, lam, ya, yb): # (B, K) rows, by `meet` and, where a policy does not give all, `fill`
     a, b, (first, second) = ya.numpy(), yb.numpy(), policy.numbers(lam.numpy().item(0))
-    y = b @ first.T * a + a @ second * b
-    if policy.fills: y = y @ _no_mean(y.shape[1]) + np.float32(1/y.shape[1])
+    y, other = b @ first.T, a @ second
+    y *= a
+    other *= b
+    y += other
+    if policy.fills:
+        y = np.matmul(y, _no_mean(y.shape[1]), out=other)
+        y += np.float32(1/y.shape[1])
     return torch.from_numpy(y)
 
 @lru_cache(None)
